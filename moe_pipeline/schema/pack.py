@@ -1,0 +1,113 @@
+"""The manifest of a pack: what it holds, where each file is, and how it was trained."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+PACK_SCHEMA_VERSION = 1
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+# Relative, inside the pack, no parent steps: a manifest can never point outside its own folder.
+PackPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*(?:[./][A-Za-z0-9_-]+)*$")]
+Colour = Annotated[str, StringConstraints(pattern=r"^#[0-9a-fA-F]{6}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PackFile(_Part):
+    """One file of a pack with its content hash."""
+
+    path: PackPath
+    sha256: Sha256
+    bytes: int = Field(gt=0)
+
+
+class TrainingRecord(_Part):
+    """What a component's training cost and reached; every figure measured by its trainer."""
+
+    samples: int = Field(ge=0)
+    minutes: float = Field(ge=0)
+    validation: dict[str, float] = Field(default_factory=dict)
+
+
+class Component(_Part):
+    """A trained module: constructor arguments and the safetensors files that hold its state."""
+
+    kind: str
+    config: dict[str, Any] = Field(default_factory=dict)
+    files: tuple[PackFile, ...]
+    parameters: int = Field(ge=0)
+    training: TrainingRecord | None = None
+
+
+class ExpertEntry(Component):
+    """A denoiser with a domain, a description and the colour it has in every chart."""
+
+    id: str = Field(pattern=r"^[a-z][a-z0-9-]{1,31}$")
+    title: str
+    domain: str
+    description: str
+    colour: Colour
+
+
+class LatentShape(_Part):
+    """Geometry of the latents: channels, spatial and temporal compression."""
+
+    channels: int = Field(gt=0)
+    spatial: int = Field(gt=0)
+    temporal: int = Field(gt=0)
+
+
+class PackDefaults(_Part):
+    """Values that fill what a request leaves open."""
+
+    width: int
+    height: int
+    frames: int
+    fps: int
+    steps: int
+    guidance: float
+    top_k: int
+    seed: int = 0
+    shift: float = Field(default=1.0, gt=0, description="shift of the noise schedule, see diffusion/flow.py")
+
+
+class PackLimits(_Part):
+    """What a request may ask of this pack."""
+
+    max_steps: int = 64
+    max_guidance: float = 12.0
+    min_frames: int = 4
+    max_frames: int = 32
+    frames_multiple: int = 4
+    min_side: int = 64
+    max_side: int = 192
+    side_multiple: int = 16
+
+
+class PackManifest(_Part):
+    """`pack.yaml`."""
+
+    schema_version: int
+    id: str = Field(pattern=r"^[a-z][a-z0-9-]{1,63}$")
+    version: str
+    title: str
+    description: str
+    licence: str
+    text_encoder: str
+    text_tokens: int = Field(gt=0)
+    latents: LatentShape
+    defaults: PackDefaults
+    limits: PackLimits = PackLimits()
+    autoencoder: Component
+    preview: Component
+    generalist: ExpertEntry
+    experts: tuple[ExpertEntry, ...] = Field(min_length=1)
+    gate: Component
+
+    def expert_ids(self) -> tuple[str, ...]:
+        """Ids of the experts in the manifest's order, the order of every weight vector."""
+        return tuple(expert.id for expert in self.experts)

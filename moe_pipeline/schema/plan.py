@@ -1,0 +1,36 @@
+"""A prompt taken apart: one background and the subjects that stand in it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Role = Literal["background", "subject"]
+Region = Literal["everywhere", "left", "centre", "right"]
+
+
+class Subtask(BaseModel):
+    """One part of the scene, gated on its own.
+
+    `span` holds the character offsets [start, end) of `text` in the prompt.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    role: Role
+    text: str
+    span: tuple[int, int]
+    region: Region = "everywhere"
+    share: float = Field(ge=0.0, le=1.0, description="weight of this part when the parts' gates are combined")
+
+
+class ScenePlan(BaseModel):
+    """The subtasks of one prompt in the order in which they appear; shares sum to 1."""
+
+    model_config = ConfigDict(frozen=True)
+
+    prompt: str
+    subtasks: tuple[Subtask, ...]
+    method: str = "clauses"

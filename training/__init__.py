@@ -1,0 +1,1 @@
+"""What makes the shipped weights: the worlds that are rendered, and the trainers."""

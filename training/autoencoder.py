@@ -1,0 +1,133 @@
+"""Train the video autoencoder on rendered clips.
+
+    python -m training.autoencoder --data data/train --held data/held --out checkpoints/autoencoder --minutes 30
+
+Loss: L1 + 2 x MSE on pixels in [-1, 1], with a little noise on the latents so that the decoder forgives a
+denoiser's errors. The learning rate falls linearly to 2 % over the budget of running minutes. The run can be
+stopped at any time and continued with the same command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import save_file
+
+from moe_pipeline.diffusion.autoencoder import VideoAutoencoder, to_frames, to_model_range
+from training.clips import ClipSet, Frames
+from training.optim import Ema, MuonAdamW
+from training.session import Checkpoints, Curve, RunningClock
+
+
+def psnr(a: Frames, b: Frames) -> float:
+    """Peak signal-to-noise ratio in dB of uint8 frames."""
+    error = float(np.mean((a.astype(np.float32) - b.astype(np.float32)) ** 2))
+    return 10.0 * math.log10(255.0**2 / max(error, 1e-6))
+
+
+@torch.no_grad()
+def reconstruct(model: VideoAutoencoder, clip: Frames, device: torch.device) -> Frames:
+    """One whole clip through the model: uint8 (T, H, W, 3) -> the same."""
+    video = to_model_range(torch.from_numpy(clip.copy())[None].to(device))
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        result = model(video)
+    return to_frames(result)[0].cpu().numpy()
+
+
+def validate(model: VideoAutoencoder, held: ClipSet, count: int, device: torch.device) -> dict[str, float]:
+    """Held-out PSNR in dB: mean over clips, and by the clip's first domain."""
+    by_domain: dict[str, list[float]] = {}
+    for index in range(min(count, len(held))):
+        clip = held.clip(index)
+        by_domain.setdefault(held.facts[index]["domains"][0], []).append(
+            psnr(clip, reconstruct(model, clip, device))
+        )
+    figures = {name: float(np.mean(values)) for name, values in sorted(by_domain.items())}
+    everything = [value for values in by_domain.values() for value in values]
+    return {"psnr": float(np.mean(everything)), "worst": min(figures.values()), **figures}
+
+
+def sample_sheet(model: VideoAutoencoder, held: ClipSet, path: Path, device: torch.device) -> None:
+    """Originals above reconstructions, frame 9 of twelve held-out clips."""
+    rows = []
+    for index in range(min(12, len(held))):
+        clip = held.clip(index)
+        rows.append(np.concatenate([clip[9], reconstruct(model, clip, device)[9]], axis=0))
+    Image.fromarray(np.concatenate(rows, axis=1)).save(path)
+
+
+def loss_of(model: VideoAutoencoder, video: torch.Tensor, noise: float) -> torch.Tensor:
+    latents = model.encode(video)
+    result = model.decode(latents + noise * torch.randn_like(latents)).float()
+    difference = result - video
+    return difference.abs().mean() + 2.0 * F.mse_loss(result, video)
+
+
+def train(arguments: argparse.Namespace) -> None:
+    torch.manual_seed(arguments.seed)
+    rng = np.random.default_rng(arguments.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    clips, held = ClipSet([Path(arguments.data)]), ClipSet([Path(arguments.held)])
+    out = Path(arguments.out)
+    model = VideoAutoencoder().to(device)
+    averaged = VideoAutoencoder().to(device)
+    optimiser = MuonAdamW(model, lr=arguments.lr)
+    ema, store, curve = Ema(model), Checkpoints(out), Curve(out / "curve.csv")
+    clock = RunningClock(arguments.minutes)
+    facts = store.load(model, ema, optimiser) or {}
+    clock.spent_s = facts.get("spent_s", 0.0)
+    steps, seen, running = int(facts.get("steps", 0)), int(facts.get("samples", 0)), 0.0
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"{parameters / 1e6:.2f} M parameters, {len(clips)} clips, {len(held)} held out, {device}", flush=True)
+    next_check = clock.spent_s + 60.0 * arguments.validate_every
+    clock.tick()
+    while not clock.over:
+        rate = arguments.lr * max(0.02, 1.0 - clock.fraction) * min(1.0, (steps + 1) / 50)
+        video = to_model_range(torch.from_numpy(clips.crops(rng, arguments.batch, arguments.crop)).to(device))
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            loss = loss_of(model, video, arguments.noise)
+        loss.backward()
+        optimiser.step(rate)
+        optimiser.zero_grad()
+        ema.update(model)
+        steps, seen = steps + 1, seen + arguments.batch
+        value = loss.item()
+        running = value if running == 0.0 else 0.98 * running + 0.02 * value
+        clock.tick()
+        if clock.spent_s >= next_check or clock.over:
+            clips.refresh()
+            ema.copy_to(averaged)
+            figures = validate(averaged, held, 24 if not clock.over else len(held), device)
+            curve.add(minutes=clock.spent_s / 60, steps=steps, clips=len(clips), loss=running, **figures)
+            curve.plot("psnr", "held-out PSNR, dB")
+            sample_sheet(averaged, held, out / "sheet.png", device)
+            store.save(model, ema, optimiser, spent_s=clock.spent_s, steps=steps, samples=seen)
+            clock.skip()
+            next_check = clock.spent_s + 60.0 * arguments.validate_every
+    ema.copy_to(averaged)
+    save_file({n: p.detach().contiguous() for n, p in averaged.named_parameters()}, out / "ema.safetensors")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", required=True, help="folder of rendered shards to train on")
+    parser.add_argument("--held", required=True, help="folder of held-out shards")
+    parser.add_argument("--out", required=True, help="folder of checkpoints, curve and sheets")
+    parser.add_argument("--minutes", type=float, default=30.0, help="budget of running time")
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--crop", type=int, default=64)
+    parser.add_argument("--noise", type=float, default=0.05, help="deviation of the noise on the latents")
+    parser.add_argument("--validate-every", type=float, default=3.0, help="minutes between validations")
+    parser.add_argument("--seed", type=int, default=0)
+    train(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()

@@ -6,6 +6,7 @@ preview array and `Finished` holds the clip. They are plain dataclasses: nothing
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
@@ -240,3 +241,48 @@ Event: TypeAlias = (
     | Failed
     | Cancelled
 )
+
+
+class RunControl:
+    """What a person may do to a run while it goes on; safe to call from any thread.
+
+    The stream looks at it between experts and between denoising steps.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cancelled = False
+        self._killed: frozenset[str] = frozenset()
+        self._bandwidth_scale = 1.0
+        self._changed = ""
+
+    def cancel(self) -> None:
+        """Stop at the next chance; the stream ends with `Cancelled`."""
+        self._cancelled = True
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled
+
+    def kill(self, device: str) -> None:
+        """An edge device fails: the stream re-plans without it and says so with `Replanned`."""
+        with self._lock:
+            self._killed |= {device}
+            self._changed = f"{device} failed"
+
+    def scale_bandwidth(self, scale: float) -> None:
+        """All links now carry `scale` times their nominal throughput (0.01 to 10)."""
+        with self._lock:
+            self._bandwidth_scale = min(10.0, max(0.01, scale))
+            self._changed = f"bandwidth is now {self._bandwidth_scale:g} of nominal"
+
+    def conditions(self) -> tuple[frozenset[str], float]:
+        """Failed devices and the bandwidth scale as they are now."""
+        with self._lock:
+            return self._killed, self._bandwidth_scale
+
+    def take_change(self) -> str:
+        """What changed since the last call, in words; empty when nothing did."""
+        with self._lock:
+            changed, self._changed = self._changed, ""
+            return changed

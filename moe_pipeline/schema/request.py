@@ -10,7 +10,7 @@ from moe_pipeline.schema.errors import MoEverseError, from_validation
 from moe_pipeline.schema.pack import PackManifest
 
 Mode = Literal["moe", "single"]
-Objective = Literal["latency", "energy", "balanced"]
+Objective = Literal["latency", "energy", "weighted"]
 
 PROMPT_LIMIT = 1000
 SEED_LIMIT = 2**31 - 1

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from moe_pipeline.schema.profiles import Precision
 
-Objective = Literal["latency", "energy", "weighted"]
+Objective = Literal["latency", "energy", "balanced"]
 Shape = Literal["exchange_every_step", "hand_over_latents", "run_alone_merge_once"]
 TimelineKind = Literal["compute", "upload", "exchange", "decode", "download"]
 

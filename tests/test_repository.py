@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib.metadata import packages_distributions
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import pytest
@@ -215,3 +215,9 @@ def test_constraints_pin_every_requirement_without_a_local_version() -> None:
     )
     pinned = {normalised(line.split("==")[0]) for line in lines}
     assert required("requirements.txt") | required("requirements-dev.txt") <= pinned
+
+
+def test_the_tests_run_with_the_versions_that_the_constraints_name() -> None:
+    pins = [line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
+    installed = {name: version(name).split("+")[0] for name, _ in pins if name[0] != "#"}
+    assert installed == {name: pin for name, pin in pins if name[0] != "#"}

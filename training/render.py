@@ -30,7 +30,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class RenderPlan:
-    """What is to be rendered; stored as `render.json` and compared on a second run (`clips` may grow)."""
+    """What is to be rendered; stored as `render.json` and compared on a second run."""
 
     clips: int
     seed: int

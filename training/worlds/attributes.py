@@ -115,7 +115,7 @@ def sample(rng: np.random.Generator, world: str) -> SceneAttributes:
     own = world in ("avatar", "object")
     domains = (world,) if own or subject == "none" else (world, "avatar" if subject == "avatar" else "object")
     names = tuple(COLOURS)
-    colour = _pick(rng, names, tuple(0.5 if name == "white" else 1.0 for name in names))
+    colour = _pick(rng, names, tuple(0.35 if name == "white" else 1.0 for name in names))
     second = _pick(rng, tuple(name for name in names if name != colour))
     time_of_day = _pick(rng, TIMES, (0.1, 0.2, 0.2, 0.5) if world == "city" else None)
     if world in ("space", "object", "avatar"):

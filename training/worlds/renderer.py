@@ -32,6 +32,8 @@ class Renderer:
         side = SIZE * GRID
         self.atlas = self.context.framebuffer(self.context.renderbuffer((side, side), components=4, dtype="f1"))
         self.quad = self.context.buffer(np.array([-1, -1, 1, -1, -1, 1, 1, 1], dtype=np.float32).tobytes())
+        for path in _SHADERS.iterdir():  # read now: a long render keeps the shaders it began with
+            _source(path.name)
         self._programs: dict[str, tuple[moderngl.Program, moderngl.VertexArray]] = {}
 
     def program(self, name: str) -> tuple[moderngl.Program, moderngl.VertexArray]:

@@ -131,7 +131,7 @@ def _landscape(a: SceneAttributes, rng: Generator, light: palette.Light) -> Unif
         "cloud": _table([clouds[i] for i in order], 5, (50.0, 50.0, 0.1, 0.1)),
         "ground_colour": ground, "crown_colour": crown, "ridge_near": ground * 0.62,
         "ridge_far": 0.65 * main + 0.35 * light.fog_colour,
-        "shore_colour": 0.75 * palette.linear((0.88, 0.78, 0.58)) + 0.25 * main,
+        "shore_colour": 0.6 * palette.linear((0.88, 0.78, 0.58)) + 0.4 * main,
         "sharp": float(a.setting == "mountains"), "water_from": 1.7 if a.setting == "sea" else 99.0,
         "snow": float(a.weather == "snowy"), "trunk": float(a.setting != "desert"),
         "sharp_dune": float(a.setting == "desert"),

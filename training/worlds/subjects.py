@@ -95,8 +95,8 @@ def subject(a: SceneAttributes, rng: np.random.Generator, world: dict[str, Any])
     figure["fixed"] = {
         "size": figure.pop("size"), "body_colour": main, "trim_colour": trim, "skin_colour": skin,
         "hair_colour": palette.linear((0.30, 0.32, 0.36)) if robot else palette.linear(_HAIR[int(rng.integers(4))]),
-        "rim_colour": other, "material": (*_MATERIAL[a.material], 0.12 if world["night"] > 0.5 else 0.0),
-        "fade": min(0.5, float(world["fog_density"]) * (2.6 + depth) * 1.2),
+        "rim_colour": other, "material": (*_MATERIAL[a.material], 0.16 if world["night"] > 0.5 else 0.06),
+        "fade": min(0.2, float(world["fog_density"]) * (2.6 + depth)),
     }
     figure["body"] = BODIES.index(a.shape)
     grounded = person and a.subject_motion != "jumping"

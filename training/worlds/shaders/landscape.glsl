@@ -46,7 +46,7 @@ vec3 ridge_colour(float x, float y, vec4 r, float share) {
 vec3 water(vec3 p, vec3 rd, float t) {
     vec3 mirrored = vec3(rd.x, abs(rd.y) + 0.02, rd.z);
     float swell = 0.5 + 0.5 * sin(p.z * 0.9 + p.x * 0.25 + moment * 3.2);
-    vec3 deep = mix(sky_top * 0.4, ground_colour * 0.75, 0.55);
+    vec3 deep = mix(sky_top * 0.4, ground_colour, 0.75);
     vec3 c = deep * (ambient + sun_colour * 0.35) * (0.86 + 0.22 * swell * exp(-t * 0.06));
     c = mix(c, sky(normalize(mirrored)), 0.2 + 0.45 * pow(1.0 + rd.y, 5.0));
     float glint = exp(-pow((p.x - sun_dir.x / max(sun_dir.z, 0.2) * p.z) / (1.0 + 0.10 * p.z), 2.0));
@@ -85,8 +85,8 @@ vec3 shade(vec3 ro, vec3 rd) {
     }
     if (tg < (ridge[0].x - ro.z) * inv_z + 60.0) {
         float roll = sharp_dune * sin(p.x * 0.55 + p.z * 0.8 + seed.x * 6.0) + (1.0 - sharp_dune) * sin(p.x * 0.4 + seed.x * 6.0) * sin(p.z * 0.5);
-        vec3 soil = mix(ground_colour, vec3(0.84, 0.87, 0.92), 0.8 * snow) * (1.0 + 0.12 * roll);
-        vec3 g = soil * (ambient + sun_colour * max(sun_dir.y, 0.12) * 0.9) * shadow + soil * blob_light(p.xz);
+        vec3 soil = mix(ground_colour, vec3(0.93, 0.94, 0.97), 0.85 * snow) * (1.0 + 0.12 * roll);
+        vec3 g = soil * (ambient + sun_colour * max(sun_dir.y, 0.38) * 0.9) * shadow + soil * blob_light(p.xz);
         float wet = smoothstep(water_from - 0.25, water_from + 0.25, p.z + 0.4 * sin(p.x * 0.7 + seed.y * 6.0));
         vec3 beach = mix(shore_colour * (ambient + sun_colour * 0.5) * shadow, water(p, rd, tg), wet);
         g = water_from < 90.0 ? beach : g;

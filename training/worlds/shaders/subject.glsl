@@ -220,7 +220,7 @@ vec4 trace(vec3 ro, vec3 rd) {
     float key = smoothstep(-0.25, 0.95, dot(n, normalize(sun_dir * vec3(1.0, 1.0, 0.35) + vec3(-0.25, 0.45, -0.75))));
     float open = clamp(body(p + (turn * n) * 0.22) / 0.22, 0.3, 1.0);
     vec3 fill = ambient * (0.80 + 0.25 * n.y) + 0.10 + material.w;
-    vec3 lamp = mix(sun_colour, vec3(0.62 * luma(sun_colour) + 0.45), 0.55);
+    vec3 lamp = mix(sun_colour, vec3(0.55 * luma(sun_colour) + 0.60), 0.55);
     vec3 c = k.rgb * (fill * mix(0.55, 1.0, open) + lamp * key * mix(0.8, 1.0, open));
     vec3 r = reflect(rd, n);
     float edge = pow(1.0 - max(dot(n, -rd), 0.0), 3.0);

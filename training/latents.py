@@ -1,0 +1,154 @@
+"""Encode rendered clips and their captions once, so that denoisers train from memory maps.
+
+    python -m training.latents --data data/train --autoencoder checkpoints/autoencoder --out data/train-latents
+
+For each shard: `shard-NNNNN.latents.npy` (float16, n x 2 x 16 x 4 x 16 x 16; the second of each pair is the
+mirrored clip) and `shard-NNNNN.text.npy` (float16, n x 2 x captions x tokens x 384; the mirrored clip's captions
+have left and right exchanged) with `shard-NNNNN.mask.npy`. Shards already encoded are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file
+from tqdm import tqdm
+
+from moe_pipeline.diffusion.autoencoder import VideoAutoencoder, to_model_range
+from moe_pipeline.prompting.encoder import MiniLMEncoder
+
+TEXT_TOKENS = 32
+
+
+def mirrored(caption: str) -> str:
+    """The caption of the mirrored clip: left and right exchanged."""
+    swap = {"left": "right", "right": "left"}
+
+    def exchange(match: re.Match[str]) -> str:
+        return match.group(1) + swap[match.group(2).lower()]
+
+    return re.sub(r"(\b)(left|right)(?=\b|wards?\b|-hand\b|most\b)", exchange, caption, flags=re.IGNORECASE)
+
+
+def load_autoencoder(folder: Path, device: torch.device) -> VideoAutoencoder:
+    """The averaged weights of an autoencoder's training folder, in bf16."""
+    model = VideoAutoencoder()
+    final = folder / "ema.safetensors"
+    if final.exists():
+        state = load_file(final)
+    else:
+        everything = load_file(folder / "state.safetensors")
+        state = {n[4:]: t for n, t in everything.items() if n.startswith("ema.")}
+    model.load_state_dict(state)
+    return model.bfloat16().to(device).eval()
+
+
+def _save(path: Path, array: npt.NDArray[Any]) -> None:
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        np.save(file, array)
+    os.replace(part, path)
+
+
+@torch.inference_mode()
+def encode_shard(frames: Path, out: Path, model: VideoAutoencoder, encoder: MiniLMEncoder) -> None:
+    device = next(model.parameters()).device
+    clips = np.load(frames, mmap_mode="r")
+    facts = [json.loads(line) for line in frames.with_suffix(".jsonl").read_text().splitlines()]
+    latents, texts, masks = [], [], []
+    for clip, fact in zip(clips, facts, strict=True):
+        pair = torch.from_numpy(np.stack([clip, clip[:, :, ::-1]])).to(device)
+        latents.append(model.encode(to_model_range(pair).bfloat16()).half().cpu().numpy())
+        captions = fact["captions"]
+        features = encoder([*captions, *[mirrored(c) for c in captions]])
+        shape = (2, len(captions), encoder.tokens)
+        texts.append(features.tokens.reshape(*shape, -1).half().cpu().numpy())
+        masks.append(features.mask.reshape(shape).cpu().numpy())
+    _save(out / f"{frames.stem}.text.npy", np.stack(texts))
+    _save(out / f"{frames.stem}.mask.npy", np.stack(masks))
+    (out / f"{frames.stem}.jsonl").write_text("\n".join(json.dumps(fact) for fact in facts))
+    _save(out / f"{frames.stem}.latents.npy", np.stack(latents))  # last: its presence means that all is there
+
+
+class LatentSet:
+    """Encoded clips of one folder as memory maps; `refresh` picks up new shards."""
+
+    def __init__(self, folder: Path, domain: str | None = None) -> None:
+        self.folder, self.domain = folder, domain
+        self._latents: list[npt.NDArray[Any]] = []
+        self._texts: list[npt.NDArray[Any]] = []
+        self._masks: list[npt.NDArray[Any]] = []
+        self.facts: list[dict[str, Any]] = []
+        self._where: list[tuple[int, int]] = []
+        self._seen: set[Path] = set()
+        self.refresh()
+
+    def refresh(self) -> int:
+        for path in sorted(self.folder.glob("shard-*.latents.npy")):
+            if path in self._seen:
+                continue
+            self._seen.add(path)
+            stem = path.name.removesuffix(".latents.npy")
+            facts = [json.loads(line) for line in (self.folder / f"{stem}.jsonl").read_text().splitlines()]
+            self._latents.append(np.load(path, mmap_mode="r"))
+            self._texts.append(np.load(self.folder / f"{stem}.text.npy", mmap_mode="r"))
+            self._masks.append(np.load(self.folder / f"{stem}.mask.npy", mmap_mode="r"))
+            for row, fact in enumerate(facts):
+                if self.domain is None or self.domain in fact["domains"]:
+                    self._where.append((len(self._latents) - 1, row))
+                    self.facts.append(fact)
+        return len(self)
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    @property
+    def captions(self) -> int:
+        """Captions that every clip has."""
+        return int(self._texts[0].shape[2])
+
+    def item(self, index: int, flip: int, caption: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Latents (16, 4, 16, 16), text states (L, 384) and mask (L,) of one clip."""
+        shard, row = self._where[index]
+        return (
+            torch.from_numpy(self._latents[shard][row, flip].astype(np.float32)),
+            torch.from_numpy(self._texts[shard][row, flip, caption].astype(np.float32)),
+            torch.from_numpy(self._masks[shard][row, flip, caption].copy()),
+        )
+
+    def batch(self, rng: np.random.Generator, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Random clips, mirrored or not, under a random caption each."""
+        items = [
+            self.item(int(i), int(rng.integers(2)), int(rng.integers(self.captions)))
+            for i in rng.integers(len(self), size=count)
+        ]
+        latents, texts, masks = zip(*items, strict=True)
+        return torch.stack(latents), torch.stack(texts), torch.stack(masks)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", required=True, help="folder of rendered shards")
+    parser.add_argument("--autoencoder", required=True, help="training folder of the autoencoder")
+    parser.add_argument("--out", required=True)
+    arguments = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    out = Path(arguments.out)
+    out.mkdir(parents=True, exist_ok=True)
+    model = load_autoencoder(Path(arguments.autoencoder), device)
+    encoder = MiniLMEncoder(TEXT_TOKENS, torch_device=device.type)
+    for facts in tqdm(sorted(Path(arguments.data).glob("shard-*.jsonl")), unit="shard"):
+        if not (out / f"{facts.stem}.latents.npy").exists():
+            encode_shard(facts.with_suffix(".npy"), out, model, encoder)
+
+
+if __name__ == "__main__":
+    main()

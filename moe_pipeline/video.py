@@ -29,7 +29,17 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FOLDER_FPS = 8.0  # a folder of frames carries no rate; VBench takes every frame of it, as it does at 8 fps
 MAX_DECODED_BYTES = 2 * 1024**3  # beyond this a clip is refused instead of filling the memory
 # The keys that the mp4 container keeps; anything else would vanish without a word.
-MP4_METADATA_KEYS = ("title", "artist", "album", "date", "genre", "comment", "description", "synopsis", "copyright")
+MP4_METADATA_KEYS = (
+    "title",
+    "artist",
+    "album",
+    "date",
+    "genre",
+    "comment",
+    "description",
+    "synopsis",
+    "copyright",
+)
 
 
 @dataclass(frozen=True)
@@ -57,23 +67,28 @@ def read_video(
     source = Path(path)
     if limit is not None and limit < 1:
         raise MoEverseError(
-            code="bad_frame_limit", message=f"A limit of {limit} frames leaves nothing to read.",
+            code="bad_frame_limit",
+            message=f"A limit of {limit} frames leaves nothing to read.",
             remedy="Give a limit of at least 1, or none.",
         )
     if not source.exists():
         raise MoEverseError(
-            code="video_not_found", message=f"There is no file or folder {source}.",
+            code="video_not_found",
+            message=f"There is no file or folder {source}.",
             remedy="Check the path.",
         )
     if source.is_dir():
         return _read_folder(source, limit, max_bytes)
     if not source.is_file():
         raise MoEverseError(
-            code="video_not_a_file", message=f"{source} is neither a regular file nor a folder.",
+            code="video_not_a_file",
+            message=f"{source} is neither a regular file nor a folder.",
             remedy="Give a video file or a folder of frames.",
         )
     if source.stat().st_size == 0:
-        raise MoEverseError(code="video_empty", message=f"{source.name} is empty (0 bytes).", remedy=_OTHER_FILE)
+        raise MoEverseError(
+            code="video_empty", message=f"{source.name} is empty (0 bytes).", remedy=_OTHER_FILE
+        )
     return _read_file(source, limit, max_bytes)
 
 
@@ -85,13 +100,17 @@ def _read_file(source: Path, limit: int | None, max_bytes: int) -> VideoClip:
 
     frames: list[NDArray[np.uint8]] = []
     times: list[float] = []
+    opened = False
     try:
         with av.open(str(source), mode="r") as container:
             if not container.streams.video:
                 raise MoEverseError(
-                    code="video_without_pictures", message=f"{source.name} holds no video stream.", remedy=_OTHER_FILE
+                    code="video_without_pictures",
+                    message=f"{source.name} holds no video stream.",
+                    remedy=_OTHER_FILE,
                 )
             stream = container.streams.video[0]
+            opened = True
             rate = float(stream.average_rate) if stream.average_rate else 0.0
             declared = stream.frames
             for frame in container.decode(stream):
@@ -106,10 +125,12 @@ def _read_file(source: Path, limit: int | None, max_bytes: int) -> VideoClip:
                 if limit is not None and len(frames) >= limit:
                     break
     except av.FFmpegError as error:
-        if frames:
+        if opened:
             raise _damaged(source, len(frames)) from error
         raise MoEverseError(
-            code="video_unreadable", message=f"{source.name} is not a video that can be decoded.", remedy=_OTHER_FILE
+            code="video_unreadable",
+            message=f"{source.name} is not a video that can be decoded.",
+            remedy=_OTHER_FILE,
         ) from error
     if not frames:
         raise MoEverseError(
@@ -121,7 +142,7 @@ def _read_file(source: Path, limit: int | None, max_bytes: int) -> VideoClip:
 def _damaged(source: Path, good: int) -> MoEverseError:
     return MoEverseError(
         code="video_damaged",
-        message=f"{source.name} is damaged: it cannot be decoded past frame {good}.",
+        message=f"{source.name} is damaged: {good or 'no'} frames of it can be decoded.",
         remedy="Copy or export the file again; figures of half a clip would mislead.",
     )
 
@@ -156,8 +177,11 @@ def _read_folder(folder: Path, limit: int | None, max_bytes: int) -> VideoClip:
     )[:limit]
     if not files:
         raise MoEverseError(
-            code="folder_without_frames", message=f"The folder {folder} holds no frames.",
-            remedy="A folder of frames holds " + ", ".join(s[1:] for s in IMAGE_SUFFIXES) + " files in order.",
+            code="folder_without_frames",
+            message=f"The folder {folder} holds no frames.",
+            remedy="A folder of frames holds "
+            + ", ".join(s[1:] for s in IMAGE_SUFFIXES)
+            + " files in order.",
         )
     frames: list[NDArray[np.uint8]] = []
     for file in files:
@@ -166,7 +190,8 @@ def _read_folder(folder: Path, limit: int | None, max_bytes: int) -> VideoClip:
                 picture = np.asarray(image.convert("RGB"), dtype=np.uint8)
         except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
             raise MoEverseError(
-                code="frame_unreadable", message=f"Frame {file.name} in {folder.name} cannot be decoded.",
+                code="frame_unreadable",
+                message=f"Frame {file.name} in {folder.name} cannot be decoded.",
                 remedy="Replace or remove that image.",
             ) from error
         _check_same_size(folder.name, frames, picture)
@@ -223,7 +248,8 @@ def write_mp4(
     unknown = sorted(set(tags) - set(MP4_METADATA_KEYS))
     if unknown:
         raise MoEverseError(
-            code="metadata_key", message=f"An mp4 would not keep the metadata key {unknown[0]!r}.",
+            code="metadata_key",
+            message=f"An mp4 would not keep the metadata key {unknown[0]!r}.",
             remedy="Use one of: " + ", ".join(MP4_METADATA_KEYS) + ".",
         )
     target = Path(path)
@@ -242,12 +268,14 @@ def _check_writable_frames(frames: NDArray[np.uint8], fps: float) -> None:
     height, width = frames.shape[1:3]
     if height % 2 or width % 2 or height < 2 or width < 2:
         raise MoEverseError(
-            code="odd_size", message=f"H.264 in yuv420p needs even sides, not {width}x{height}.",
+            code="odd_size",
+            message=f"H.264 in yuv420p needs even sides, not {width}x{height}.",
             remedy="Crop or pad the frames to even width and height.",
         )
     if not 0 < fps <= 240:
         raise MoEverseError(
-            code="bad_fps", message=f"{fps:g} frames per second cannot be written.",
+            code="bad_fps",
+            message=f"{fps:g} frames per second cannot be written.",
             remedy="Give a rate above 0 and at most 240.",
         )
 
@@ -263,7 +291,9 @@ class _atomic_file:
         try:
             self.target.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(
-                prefix=f".{self.target.stem[:32]}-", suffix=f".part{self.target.suffix}", dir=self.target.parent
+                prefix=f".{self.target.stem[:32]}-",
+                suffix=f".part{self.target.suffix}",
+                dir=self.target.parent,
             )
         except OSError as error:
             raise _unwritable(self.target, error) from error
@@ -276,7 +306,8 @@ class _atomic_file:
             if kind is None:
                 umask = os.umask(0)
                 os.umask(umask)
-                os.chmod(self.temporary, 0o666 & ~umask)  # mkstemp made it private; a clip is an ordinary file
+                # mkstemp made it private; a clip is an ordinary file
+                os.chmod(self.temporary, 0o666 & ~umask)
                 os.replace(self.temporary, self.target)
         except OSError as failure:
             raise _unwritable(self.target, failure) from failure
@@ -286,7 +317,8 @@ class _atomic_file:
 
 def _unwritable(target: Path, error: OSError) -> MoEverseError:
     return MoEverseError(
-        code="unwritable", message=f"{target} cannot be written ({error.strerror or 'unknown reason'}).",
+        code="unwritable",
+        message=f"{target} cannot be written ({error.strerror or 'unknown reason'}).",
         remedy="Choose a folder that can be written to and has space left.",
     )
 
@@ -304,7 +336,8 @@ def _encode(frames: NDArray[np.uint8], path: Path, fps: float, tags: dict[str, s
             stream.options = {"crf": str(crf), "preset": "medium"}
             context = stream.codec_context
             context.thread_count = 1
-            context.color_range, context.colorspace = 1, 1  # limited range, BT.709: said, so that no player guesses
+            # limited range, BT.709: said, so that no player guesses
+            context.color_range, context.colorspace = 1, 1
             context.color_primaries, context.color_trc = 1, 1
             for picture in _pictures(frames):
                 for packet in stream.encode(picture):
@@ -313,7 +346,8 @@ def _encode(frames: NDArray[np.uint8], path: Path, fps: float, tags: dict[str, s
                 container.mux(packet)
     except (av.FFmpegError, OSError) as error:
         raise MoEverseError(
-            code="encoding_failed", message=f"The clip could not be encoded ({error}).",
+            code="encoding_failed",
+            message=f"The clip could not be encoded ({error}).",
             remedy="Check free space and that PyAV was built with libx264.",
         ) from error
 
@@ -326,8 +360,10 @@ def _pictures(frames: NDArray[np.uint8]) -> Iterator[Any]:
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
         yield picture.reformat(
             format="yuv420p",
-            src_colorspace=Colorspace.ITU709, dst_colorspace=Colorspace.ITU709,
-            src_color_range=ColorRange.JPEG, dst_color_range=ColorRange.MPEG,
+            src_colorspace=Colorspace.ITU709,
+            dst_colorspace=Colorspace.ITU709,
+            src_color_range=ColorRange.JPEG,
+            dst_color_range=ColorRange.MPEG,
         )
 
 
@@ -337,13 +373,17 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 
     source = Path(path)
     if not source.is_file():
-        raise MoEverseError(code="video_not_found", message=f"There is no file {source}.", remedy="Check the path.")
+        raise MoEverseError(
+            code="video_not_found", message=f"There is no file {source}.", remedy="Check the path."
+        )
     try:
         with av.open(str(source), mode="r") as container:
             return {str(key): str(value) for key, value in container.metadata.items()}
     except av.FFmpegError as error:
         raise MoEverseError(
-            code="video_unreadable", message=f"{source.name} is not a video that can be decoded.", remedy=_OTHER_FILE
+            code="video_unreadable",
+            message=f"{source.name} is not a video that can be decoded.",
+            remedy=_OTHER_FILE,
         ) from error
 
 
@@ -380,7 +420,8 @@ def _encode_image(frame: NDArray[np.uint8], kind: str, **options: int) -> bytes:
 
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3:
         raise MoEverseError(
-            code="frame_shape", message="A preview is made from one uint8 frame of H x W x 3.",
+            code="frame_shape",
+            message="A preview is made from one uint8 frame of H x W x 3.",
             remedy="Convert the frame first.",
         )
     buffer = io.BytesIO()

@@ -80,7 +80,8 @@ def _group_mean(scores: Mapping[str, float], group: str) -> float:
     missing = missing_for(group, scores)
     if missing:
         raise MoEverseError(
-            "missing_dimension", f"VBench's {group} score cannot be formed without {', '.join(missing)}.",
+            "missing_dimension",
+            f"VBench's {group} score cannot be formed without {', '.join(missing)}.",
             "Measure them with VBench's networks, or report the dimensions one by one.",
         )
     names = [name for name, dimension in DIMENSIONS.items() if dimension.group == group]

@@ -16,7 +16,9 @@ def colour_statistics(frames: Frames) -> Floats:
     small = reduce_shorter_side(frames, STATISTICS_SIDE)
     rows = []
     for frame in small:
-        lab = cv2.cvtColor(frame.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB)  # L 0..100, a and b about -128..127
+        lab = cv2.cvtColor(
+            frame.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB
+        )  # L 0..100, a and b about -128..127
         pixels = lab.reshape(-1, 3).astype(np.float64)
         rows.append(np.concatenate([pixels.mean(axis=0), pixels.std(axis=0)]))
     return np.asarray(rows)

@@ -57,10 +57,12 @@ class FlowField:
         if abs(target - source) <= 1:
             return self.between(source, target)
         step = 1 if target > source else -1
-        chained = self.between(source, source + step)
+        chained: Floats = self.between(source, source + step)
         for t in range(source + step, target, step):
-            chained = chained + warp(self.between(t, t + step), chained)  # f(0->t+1)(x) = f(0->t)(x) + f(x + ...)
-        return self._dis.calc(self._grey[source], self._grey[target], chained.copy())
+            chained = chained + warp(
+                self.between(t, t + step), chained
+            )  # f(0->t+1)(x) = f(0->t)(x) + f(x + ...)
+        return self._dis.calc(self._grey[source], self._grey[target], chained.astype(np.float32))
 
     def magnitude(self, source: int, target: int) -> Floats:
         """Length of the flow in pixels of the original frames, H x W."""
@@ -68,7 +70,7 @@ class FlowField:
         return np.hypot(flow[..., 0], flow[..., 1]) * self.scale
 
 
-def warp(frame: Floats, flow: npt.NDArray[np.float32]) -> Floats:
+def warp(frame: Floats, flow: Floats) -> Floats:
     """Backward warp: result(x) = frame(x + flow(x)), bilinear; H x W x C float32 and H x W x 2.
 
     Points outside the frame take the border's value; `inside` tells where they are.
@@ -79,21 +81,21 @@ def warp(frame: Floats, flow: npt.NDArray[np.float32]) -> Floats:
     return cv2.remap(frame, x, y, interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def inside(flow: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+def inside(flow: Floats) -> npt.NDArray[np.bool_]:
     """Where x + flow(x) lies within the frame, H x W."""
     height, width = flow.shape[:2]
     x, y = _targets(flow)
     return (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
 
 
-def _targets(flow: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def _targets(flow: Floats) -> tuple[Floats, Floats]:
     height, width = flow.shape[:2]
     x = flow[..., 0] + np.arange(width, dtype=np.float32)[None, :]
     y = flow[..., 1] + np.arange(height, dtype=np.float32)[:, None]
     return x, y
 
 
-def visible(forward: npt.NDArray[np.float32], backward: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+def visible(forward: Floats, backward: Floats) -> npt.NDArray[np.bool_]:
     """Mask of pixels that can be followed from source to target, H x W.
 
     Excluded: what leaves the frame; what is occluded, |f + b(x + f)|^2 > 0.01 (|f|^2 + |b(x + f)|^2) + 0.5; and

@@ -21,6 +21,7 @@ from moe_pipeline.metrics.frames import Floats, Frames, Undefined, reduce_shorte
 STATISTICS_SIDE = 512
 LEAST_SIDE = 16
 NOISE_SCALE = 12.0
+FLAT, EDGE = 8.0, 40.0
 
 
 def sharpness(grey: Floats) -> float:
@@ -41,15 +42,20 @@ def noise_sigma(grey: Floats) -> float:
 
 
 def blockiness(grey: Floats, period: int = 8) -> float:
-    """Excess of steps on the 8-pixel grid over steps beside it, in grey levels; 0 when there is none."""
+    """Mean excess of steps on the 8-pixel grid over steps half a block away, in grey levels; 0 when there is none.
+
+    Only steps between flat neighbours count (below FLAT levels on both sides) and only up to EDGE levels: a contour
+    of the picture that happens to lie on the grid is no block.
+    """
     excess = []
-    for axis in (0, 1):
-        steps = np.abs(np.diff(grey, axis=axis)).mean(axis=1 - axis)  # mean step at each line
-        lines = np.arange(1, len(steps) + 1)
-        on = steps[lines % period == 0]
-        beside = steps[(lines % period == 1) | (lines % period == period - 1)]
-        if on.size and beside.size:
-            excess.append(float(on.mean() - beside.mean()))
+    for lines in (grey, grey.T):
+        steps = np.abs(np.diff(lines, axis=0))  # step k lies between lines k and k + 1
+        inner = steps[1:-1]
+        flat = (steps[:-2] < FLAT) & (steps[2:] < FLAT) & (inner < EDGE)
+        position = np.arange(2, len(steps))  # the line that follows each inner step
+        on, beside = position % period == 0, position % period == period // 2
+        if flat[on].any() and flat[beside].any():
+            excess.append(float(inner[on][flat[on]].mean() - inner[beside][flat[beside]].mean()))
     return max(0.0, float(np.mean(excess))) if excess else 0.0
 
 

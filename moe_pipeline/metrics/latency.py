@@ -117,7 +117,7 @@ class ResourceMeter:
         self._stop.set()
         self._thread.join()
         self._sample()
-        after, _ = read_energy(self._rapl_root)
+        after = read_energy(self._rapl_root)[0]
         elapsed = time.perf_counter() - self._started
         joules = energy_between(self._before, after)
         source = self._source if joules is not None else NO_COUNTER

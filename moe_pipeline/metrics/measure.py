@@ -23,7 +23,12 @@ class ClipContext:
     """One clip with what several metrics share: the flow, made on first use, and what was given beside the frames."""
 
     def __init__(
-        self, frames: Frames, fps: float, features: FeatureEncoder | None, prompt: str | None, weights: Path | None
+        self,
+        frames: Frames,
+        fps: float,
+        features: FeatureEncoder | None,
+        prompt: str | None,
+        weights: Path | None,
     ) -> None:
         self.frames, self.fps = frames, fps
         self.features, self.prompt, self.weights = features, prompt, weights
@@ -148,7 +153,12 @@ def _value(name: str, value: float, series: Floats | Sequence[float], label: str
         raise Undefined("the result is not a finite number")
     rounded = [float(x) for x in series]
     return MetricValue(
-        name=name, value=float(value), series=rounded, series_label=label, exactness=METRICS[name].exact, **more
+        name=name,
+        value=float(value),
+        series=rounded,
+        series_label=label,
+        exactness=METRICS[name].exact,
+        **more,
     )
 
 
@@ -193,8 +203,12 @@ def _motion_magnitude(clip: ClipContext) -> MetricValue:
     side = min(clip.frames.shape[1:3])
     value = dynamics.motion_magnitude(series, side)
     return _value(
-        "motion_magnitude", value, series / dynamics.movement_threshold(side), "largest 5 % of flow over threshold",
-        series_stride=max(1, round(clip.fps / 8.0)), note=clip.flow_note(),
+        "motion_magnitude",
+        value,
+        series / dynamics.movement_threshold(side),
+        "largest 5 % of flow over threshold",
+        series_stride=max(1, round(clip.fps / 8.0)),
+        note=clip.flow_note(),
     )
 
 
@@ -202,8 +216,13 @@ def _motion_smoothness_flow(clip: ClipContext) -> MetricValue:
     guess = smoothness.flow_interpolator(clip.frames, _flows_if_long(clip, 3))
     value, series = smoothness.motion_smoothness(clip.frames, guess)
     return _value(
-        "motion_smoothness_flow", value, series, "likeness of dropped frame to its guess",
-        series_start_frame=1, series_stride=2, note=clip.flow_note(),
+        "motion_smoothness_flow",
+        value,
+        series,
+        "likeness of dropped frame to its guess",
+        series_start_frame=1,
+        series_stride=2,
+        note=clip.flow_note(),
     )
 
 
@@ -256,8 +275,13 @@ def _network(name: str) -> Callable[[ClipContext], MetricValue]:
         if name == "dynamic_degree":
             return _degree_value(name, clip, score.value, score.series)
         return _value(
-            name, score.value, score.series, score.label, note=score.note,
-            series_start_frame=score.start, series_stride=score.stride,
+            name,
+            score.value,
+            score.series,
+            score.label,
+            note=score.note,
+            series_start_frame=score.start,
+            series_stride=score.stride,
         )
 
     return run

@@ -20,7 +20,9 @@ from moe_pipeline.metrics.frames import Floats, Frames, need_frames
 LEAST_VISIBLE = 0.05
 
 
-def warping_error(frames: Frames, *, gap: int = 1, flows: FlowField | None = None) -> tuple[float, Floats, int]:
+def warping_error(
+    frames: Frames, *, gap: int = 1, flows: FlowField | None = None
+) -> tuple[float, Floats, int]:
     """Error, its series over t (T - gap values) and how many pairs could not be followed at all.
 
     A pair that keeps less than 5 % of its pixels (a hard cut, say) counts with its whole unmasked difference: to

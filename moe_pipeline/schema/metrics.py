@@ -35,7 +35,9 @@ class MetricInfo(BaseModel):
     open_ended: bool = Field(default=False, description="True when values above `high` are possible.")
     unit: str = Field(default="", description="Unit of the value; empty for a plain ratio.")
     exact: Exactness
-    dimension: str = Field(default="", description="The VBench dimension it computes or stands in for, if any.")
+    dimension: str = Field(
+        default="", description="The VBench dimension it computes or stands in for, if any."
+    )
     formula: str = Field(default="", description="The definition in one line.")
     source: str = Field(description="Where the definition comes from.")
     cost: str = Field(default="", description="Rough cost on two CPU cores for 16 frames of 128x128.")
@@ -52,9 +54,13 @@ class MetricValue(BaseModel):
 
     name: str
     value: float = Field(allow_inf_nan=False)
-    series: list[float] = Field(default_factory=list, description="Per frame or per pair of frames; may be empty.")
+    series: list[float] = Field(
+        default_factory=list, description="Per frame or per pair of frames; may be empty."
+    )
     series_label: str = Field(default="", description="What a point of the series is, for an axis title.")
-    series_start_frame: int = Field(default=0, ge=0, description="Frame index that the first point belongs to.")
+    series_start_frame: int = Field(
+        default=0, ge=0, description="Frame index that the first point belongs to."
+    )
     series_stride: int = Field(default=1, ge=1, description="Frames between two points of the series.")
     exactness: Exactness
     note: str = Field(default="", description="What a reader must know about this very value, if anything.")
@@ -74,13 +80,18 @@ class ClipMetrics(BaseModel):
         default=None, description="1.0 when the clip moves by VBench's decision rule over DIS flow, else 0.0."
     )
     values: dict[str, MetricValue] = Field(default_factory=dict)
-    flags: list[str] = Field(default_factory=list, description='Warnings about the clip, such as "hardly moves".')
+    flags: list[str] = Field(
+        default_factory=list, description='Warnings about the clip, such as "hardly moves".'
+    )
     skipped: dict[str, str] = Field(default_factory=dict, description="Metric name -> why it has no value.")
     frames: int = Field(default=0, ge=0)
     fps: float = Field(default=0.0, ge=0.0)
-    elapsed_ms: float = Field(default=0.0, ge=0.0, description="Measured wall time of the measurement itself.")
+    elapsed_ms: float = Field(
+        default=0.0, ge=0.0, description="Measured wall time of the measurement itself."
+    )
     costs_ms: dict[str, float] = Field(
-        default_factory=dict, description="Measured wall time by metric; what several share stands under its own key."
+        default_factory=dict,
+        description="Measured wall time by metric; what several share stands under its own key.",
     )
 
     def value(self, name: str) -> float | None:
@@ -100,11 +111,19 @@ class LatencyMetrics(BaseModel):
     steps_ms: list[float] = Field(default_factory=list, description="Wall time of each denoising step.")
     step_p50_ms: float | None = Field(default=None, ge=0)
     step_p95_ms: float | None = Field(default=None, ge=0)
-    frames_per_second: float | None = Field(default=None, ge=0, description="Frames made per second of total time.")
+    frames_per_second: float | None = Field(
+        default=None, ge=0, description="Frames made per second of total time."
+    )
     real_time_factor: float | None = Field(
         default=None, ge=0, description="Seconds of work per second of clip; below 1 is faster than playing."
     )
-    peak_rss_bytes: int | None = Field(default=None, ge=0, description="Highest resident memory seen in the run.")
-    peak_cuda_bytes: int | None = Field(default=None, ge=0, description="Highest CUDA memory allocated in the run.")
-    energy_j: float | None = Field(default=None, ge=0, description="From a hardware counter; None where there is none.")
+    peak_rss_bytes: int | None = Field(
+        default=None, ge=0, description="Highest resident memory seen in the run."
+    )
+    peak_cuda_bytes: int | None = Field(
+        default=None, ge=0, description="Highest CUDA memory allocated in the run."
+    )
+    energy_j: float | None = Field(
+        default=None, ge=0, description="From a hardware counter; None where there is none."
+    )
     energy_source: str = Field(default="", description="Which counter, or why there is no figure.")

@@ -27,11 +27,11 @@ COLOUR_WORDS: dict[str, tuple[str, ...]] = {
 WORLD_WORDS: dict[str, tuple[str, ...]] = {
     "street": ("city street", "street", "downtown street", "urban street", "city avenue", "street between tall buildings"),
     "skyline": ("city skyline", "skyline", "city by the water", "downtown skyline", "row of city towers", "city waterfront"),
-    "hills": ("hills", "rolling hills", "hilly landscape", "meadow and hills", "countryside with hills"),
+    "hills": ("hills", "rolling hills", "hilly landscape", "hills and meadows", "countryside with hills"),
     "mountains": ("mountains", "mountain landscape", "mountain valley", "peaks", "mountain range"),
     "sea": ("sea shore", "beach by the sea", "coast", "ocean shore", "seaside landscape"),
     "desert": ("desert", "sand dunes", "desert landscape", "dunes"),
-    "forest": ("forest", "woods", "forest clearing", "woodland", "trees in a forest"),
+    "forest": ("forest", "woods", "forest clearing", "woodland", "forest of round trees"),
     "living room": ("living room", "lounge", "room with a sofa", "cosy room", "interior with a sofa"),
     "gallery": ("art gallery", "gallery", "museum room", "gallery with pictures", "exhibition room"),
     "hall": ("hall with columns", "great hall", "columned hall", "palace hall", "large hall"),
@@ -50,8 +50,8 @@ SPACE_BEHIND: dict[str, tuple[str, ...]] = {
     "nebula": ("a {c} nebula", "a {c} space nebula"),
     "asteroids": ("{c} asteroids", "a {c} asteroid field"),
 }
-PLURAL = ("hills", "mountains", "asteroids", "peaks", "woods", "dunes", "rolling hills", "sand dunes", "rocks drifting in space",
-          "asteroids in space", "meadow and hills", "trees in a forest")
+PLURAL = ("hills", "mountains", "asteroids", "peaks", "woods", "dunes", "hills and meadows", "rolling hills", "sand dunes", "rocks drifting in space",
+          "asteroids in space")
 SHAPE_WORDS: dict[str, tuple[str, ...]] = {
     "person": ("avatar", "person", "character", "figure", "human avatar", "avatar"),
     "robot": ("robot", "robot avatar", "android", "robot character"),

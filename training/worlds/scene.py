@@ -242,7 +242,7 @@ def _light(a: SceneAttributes, rng: Generator) -> palette.Light:
     tint = palette.colour(a.second_colour if a.world in ("object", "avatar") else a.colour)
     made = palette.light(a.time_of_day, a.weather, tint, azimuth)
     if a.world == "city" and made.night > 0.5:  # the haze of a lit city glows in its colour
-        made = replace(made, fog_colour=(0.45 * made.fog_colour + 0.16 * tint + 0.01).astype(np.float32))
+        made = replace(made, fog_colour=(0.45 * made.fog_colour + 0.26 * tint + 0.01).astype(np.float32))
     if a.world == "space":
         direction = np.array([np.sin(azimuth), 0.45, -0.55], dtype=np.float32)
         flat = np.array([0.16, 0.16, 0.2], dtype=np.float32) + 0.10 * tint

@@ -60,7 +60,7 @@ def _vehicle(a: SceneAttributes, rng: np.random.Generator, place: np.ndarray) ->
 def _floating(a: SceneAttributes, rng: np.random.Generator, place: np.ndarray) -> dict[str, Any]:
     offset, frames = rng.uniform(0, 2 * np.pi), np.arange(FRAMES)
     solo = a.world == "object"
-    size = 0.78 if solo else 0.66
+    size = 0.78 if solo else 0.74
     lift = (1.22 if a.setting == "plinth" else 0.95) if solo else 1.1
     places = np.repeat(place[None] + np.array([0.0, lift, 0.0]), FRAMES, axis=0)
     rate = {"slow": 0.035, "normal": 0.06, "fast": 0.09}[a.speed]

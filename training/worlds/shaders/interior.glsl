@@ -62,7 +62,7 @@ vec3 shade(vec3 ro, vec3 rd) {
     } else if (n.y > 0.5) {
         c = mix(vec3(0.36, 0.24, 0.15), main_colour, 0.22) * (room.w > 1.5 ? 0.75 : 1.0);
         vec2 d = (p.xz - rug.xy) / rug.zw;
-        c = mix(c, room.w > 1.5 ? main_colour * 0.5 : second_colour * 0.8, (1.0 - smoothstep(0.96, 1.04, length(d))) * step(0.01, rug.z));
+        c = mix(c, room.w > 1.5 ? main_colour * 0.5 : mix(main_colour, vec3(0.80, 0.75, 0.66), 0.65), (1.0 - smoothstep(0.96, 1.04, length(d))) * step(0.01, rug.z));
         sheen = room.w > 0.5 ? 0.22 : 0.08;
     } else if (n.y < -0.5) {
         c = mix(vec3(0.8), main_colour, 0.35);
@@ -96,7 +96,7 @@ vec3 shade(vec3 ro, vec3 rd) {
     vec3 wd = from_window - p;
     float near_window = 1.0 / (1.0 + 0.10 * dot(wd, wd));
     vec3 lit = ambient * 0.95 + (sky_low * 1.1 + sun_colour * 0.3) * near_window * (0.6 + 0.4 * max(dot(n, normalize(wd)), 0.0));
-    lit += lamps_on(p, n) + 0.10;
+    lit += lamps_on(p, n) + 0.10 + 0.16 * night;
     vec3 col = c * lit * occlusion;
     // The window's light on the floor.
     vec3 back_to = sun_dir;

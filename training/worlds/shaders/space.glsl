@@ -17,7 +17,7 @@ vec3 nebula(vec3 rd) {
     a = mix(a, 0.30 + 0.70 * smoothstep(0.0, 0.8, a), nebula_on);
     float b = 0.5 + 0.5 * sin(q.z * 0.8 + 1.0);
     vec3 deep = vec3(0.006, 0.008, 0.022) + main_colour * 0.02;
-    vec3 cloud = mix(main_colour * 0.55, mix(main_colour, second_colour, 0.6) * 0.5, b * b);
+    vec3 cloud = mix(main_colour * 0.55, mix(main_colour, second_colour, 0.35) * 0.5, b * b);
     return deep + cloud * a * mix(0.28, 1.9, nebula_on);
 }
 

@@ -212,7 +212,7 @@ vec4 trace(vec3 ro, vec3 rd) {
         if (d < 0.003 || t > end) break;
     }
     bool hit = d < 0.012 && t <= end;
-    vec3 halo = body_colour * material.z * 0.55 * exp(-least * 20.0) * smoothstep(0.0, 0.45, h / (bound.w * bound.w));
+    vec3 halo = body_colour * material.z * 0.38 * exp(-least * 20.0) * smoothstep(0.0, 0.45, h / (bound.w * bound.w));
     if (!hit) return vec4(halo * step(0.0, end), 0.0);
     vec3 p = bo + bd * t, world = ro + rd * t;
     vec3 n = normal_at(p) * turn;
@@ -228,7 +228,7 @@ vec4 trace(vec3 ro, vec3 rd) {
     c = mix(c, mirrored * mix(vec3(1.0), k.rgb * 1.35 + 0.06, 0.9) + 0.25 * k.rgb * fill, material.y * 0.72);
     c += mirrored * material.x * (0.08 + 0.4 * edge);
     c += rim_colour * edge * (0.10 + 0.45 * night) * open;
-    c = mix(c, k.rgb * (1.15 + 0.55 * max(dot(n, -rd), 0.0)), material.z);
+    c = mix(c, k.rgb * (0.80 + 0.60 * max(dot(n, -rd), 0.0)), material.z);
     c = mix(c, k.rgb * 1.6, k.a);
     c = mix(c, fog_colour, fade);
     return vec4(tone(c), 1.0);

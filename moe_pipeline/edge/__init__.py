@@ -13,8 +13,12 @@ if TYPE_CHECKING:
 __all__ = ["ProfileLibrary", "load_profiles", "place", "this_machine"]
 
 # Loaded on first use: the solver and torch stay out of an import of the room.
-_HOMES = {"ProfileLibrary": "profiles", "load_profiles": "profiles", "place": "placement",
-          "this_machine": "calibration"}
+_HOMES = {
+    "ProfileLibrary": "profiles",
+    "load_profiles": "profiles",
+    "place": "placement",
+    "this_machine": "calibration",
+}
 
 
 def __getattr__(name: str) -> Any:

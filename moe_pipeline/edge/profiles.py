@@ -153,19 +153,29 @@ def read_profile(path: Path, model: type[Profile]) -> Profile:
     where = f"{path.parent.parent.name}/{path.parent.name}/{path.name}"
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise MoEverseError("bad_profile", f"{where}: is larger than {MAX_FILE_BYTES // 1024} KB.",
-                                "A profile is a short list of numbers; split or shorten it.")
+            raise MoEverseError(
+                "bad_profile",
+                f"{where}: is larger than {MAX_FILE_BYTES // 1024} KB.",
+                "A profile is a short list of numbers; split or shorten it.",
+            )
         raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except (OSError, UnicodeDecodeError) as error:
-        raise MoEverseError("bad_profile", f"{where}: cannot be read ({type(error).__name__}).",
-                            "Make it a readable UTF-8 text file.") from error
+        raise MoEverseError(
+            "bad_profile",
+            f"{where}: cannot be read ({type(error).__name__}).",
+            "Make it a readable UTF-8 text file.",
+        ) from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         text = " ".join(str(error).split())[:160]
-        raise MoEverseError("bad_profile", f"{where}: is not valid YAML: {text}.",
-                            "Correct that line.") from error
+        raise MoEverseError(
+            "bad_profile", f"{where}: is not valid YAML: {text}.", "Correct that line."
+        ) from error
     if not isinstance(raw, dict):
-        raise MoEverseError("bad_profile", f"{where}: holds no keys.",
-                            f"Write the keys of a {model.__name__}, see docs/edge.md.")
+        raise MoEverseError(
+            "bad_profile",
+            f"{where}: holds no keys.",
+            f"Write the keys of a {model.__name__}, see docs/edge.md.",
+        )
     try:
         return model.model_validate(raw)
     except ValidationError as error:
@@ -185,16 +195,25 @@ def _explain(error: ValidationError, where: str, model: type[BaseModel]) -> MoEv
         remedy = f"Did you mean '{close[0]}'?" if close else f"Known keys: {', '.join(known) or 'none'}."
         return MoEverseError("bad_profile", f"{where}: {key}: this key is not known{more}.", remedy)
     if first["type"] == "missing":
-        return MoEverseError("bad_profile", f"{where}: {key}: this key is missing{more}.",
-                             "Add it; a number is written {value: 1.0, kind: assumption, source: \"why\"}.")
+        return MoEverseError(
+            "bad_profile",
+            f"{where}: {key}: this key is missing{more}.",
+            'Add it; a number is written {value: 1.0, kind: assumption, source: "why"}.',
+        )
     if first["type"] == "greater_than_equal":
-        return MoEverseError("bad_profile", f"{where}: {key}: {first['input']!r} is negative{more}.",
-                             "Write a number of 0 or more in the unit that the key's name ends with.")
+        return MoEverseError(
+            "bad_profile",
+            f"{where}: {key}: {first['input']!r} is negative{more}.",
+            "Write a number of 0 or more in the unit that the key's name ends with.",
+        )
     text = first["msg"].removeprefix("Value error, ")
     shown = repr(first.get("input"))
     given = f", got {shown}" if len(shown) < 60 else ""
-    return MoEverseError("bad_profile", f"{where}: {key}: {text[:1].lower()}{text[1:]}{given}{more}.",
-                         "Correct this key, see docs/edge.md.")
+    return MoEverseError(
+        "bad_profile",
+        f"{where}: {key}: {text[:1].lower()}{text[1:]}{given}{more}.",
+        "Correct this key, see docs/edge.md.",
+    )
 
 
 def _keys_at(model: type[BaseModel], parts: list[str]) -> list[str]:
@@ -249,12 +268,17 @@ def _check_sources(profile: BaseModel, where: str, sources: Mapping[str, str]) -
         cited = _SOURCE_KEY.findall(quantity.source)
         unknown = [name for name in cited if name not in sources]
         if unknown:
-            raise MoEverseError("bad_profile", f"{where}: {key}.source: '{unknown[0]}' is not in sources.yaml.",
-                                "Add the source there or correct its key.")
+            raise MoEverseError(
+                "bad_profile",
+                f"{where}: {key}.source: '{unknown[0]}' is not in sources.yaml.",
+                "Add the source there or correct its key.",
+            )
         if quantity.kind != "assumption" and sources and not cited:
-            raise MoEverseError("bad_profile",
-                                f"{where}: {key}.source: a {quantity.kind} number cites no key of sources.yaml.",
-                                "Cite one, or mark the number as an assumption.")
+            raise MoEverseError(
+                "bad_profile",
+                f"{where}: {key}.source: a {quantity.kind} number cites no key of sources.yaml.",
+                "Cite one, or mark the number as an assumption.",
+            )
 
 
 def check_references(

@@ -70,8 +70,17 @@ class Rejection(PlacementModel):
     device_title: str
     profile: str
     expert: str | None = None
-    code: Literal["unavailable", "killed", "unreachable", "memory", "privacy", "precision", "deadline",
-                  "role", "not_chosen"]
+    code: Literal[
+        "unavailable",
+        "killed",
+        "unreachable",
+        "memory",
+        "privacy",
+        "precision",
+        "deadline",
+        "role",
+        "not_chosen",
+    ]
     reason: str
 
 

@@ -232,7 +232,9 @@ class EdgeScenario(ProfileModel):
     deadline_ms: Quantity | None = None
     raw_prompt_stays_on_user_device: bool = True
     precisions: tuple[Precision, ...] = ("bf16", "fp16", "fp32")
-    shape_tolerance: Quantity | None = None  # an approximate shape is taken if the exact one costs this often more
+    shape_tolerance: Quantity | None = (
+        None  # an approximate shape is taken if the exact one costs this often more
+    )
     dynamics: Dynamics | None = None
 
     @model_validator(mode="after")

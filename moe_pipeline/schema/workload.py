@@ -29,7 +29,7 @@ class Workload(BaseModel):
     peak_memory_bytes: int = Field(ge=0)
     input_bytes: int = Field(ge=0)
     output_bytes: int = Field(ge=0)
-    kernels: int = Field(default=1, ge=0)  # operators launched by the call
+    kernels: int = Field(default=1, ge=0)  # operators launched by the call; for information
     precision: Precision = "bf16"
     note: str = ""
 
@@ -39,7 +39,7 @@ class Workload(BaseModel):
         if ratio == 1.0:
             return self.model_copy(update={"precision": precision})
         scaled = {
-            name: int(round(getattr(self, name) * ratio))
+            name: round(getattr(self, name) * ratio)
             for name in ("bytes_moved", "weight_bytes", "peak_memory_bytes", "input_bytes", "output_bytes")
         }
         return self.model_copy(update={**scaled, "precision": precision})

@@ -1,0 +1,168 @@
+"""Where the files of runs live: a store of expiring folders, checked output folders, atomic writes.
+
+A run id is the only thing that a request may say about the file system, and it is matched against a pattern
+before a path is made of it. Nothing is created by importing this module or by making a `RunStore`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from moe_pipeline.schema.errors import MoEverseError
+
+RUN_ID = re.compile(r"[0-9a-f]{16}")
+_ASK_OTHER_FOLDER = "Name a folder that you may write to."
+
+
+def cache_root() -> Path:
+    """This user's cache folder for MoEverse; created by whoever writes there first."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_path("moeverse", appauthor=False))
+
+
+class RunStore:
+    """Folders of runs under one root, each with a random id, removed some hours after their last change.
+
+    Args:
+        root: the folder that holds them; None is `runs` in the user's cache folder.
+        keep_hours: age from which `expire` removes a run.
+    """
+
+    def __init__(self, root: Path | None = None, keep_hours: float = 6.0) -> None:
+        if not keep_hours > 0:
+            raise MoEverseError(
+                "bad_keep_hours", f"keep_hours must be above 0, got {keep_hours:g}.", "Keep runs for 6 hours."
+            )
+        self.root = cache_root() / "runs" if root is None else Path(root)
+        self.keep_hours = keep_hours
+
+    def new_run(self) -> Path:
+        """A fresh empty folder whose name is a random id of 16 hexadecimal digits, readable by this user alone."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            while True:
+                folder = self.root / secrets.token_hex(8)
+                with suppress(FileExistsError):
+                    folder.mkdir(mode=0o700)
+                    return folder
+        except OSError as error:
+            raise _unwritable(self.root, error) from error
+
+    def folder(self, run_id: str) -> Path:
+        """The folder of a run.
+
+        Raises:
+            MoEverseError: `bad_run_id` when it is not an id at all, `run_not_found` when it expired or never was.
+        """
+        if not isinstance(run_id, str) or RUN_ID.fullmatch(run_id) is None:
+            raise MoEverseError(
+                "bad_run_id", "A run id is 16 hexadecimal digits.", "Use the id that a run returned."
+            )
+        folder = self.root / run_id
+        if folder.is_symlink() or not folder.is_dir():
+            raise MoEverseError(
+                "run_not_found",
+                f"There is no run {run_id}.",
+                f"Runs are removed after {self.keep_hours:g} hours; make the clip again.",
+            )
+        return folder
+
+    def expire(self) -> int:
+        """Remove the runs that nothing has touched for `keep_hours`; returns how many. Other files stay."""
+        if not self.root.is_dir():
+            return 0
+        limit, removed = time.time() - self.keep_hours * 3600, 0
+        for folder in sorted(self.root.iterdir()):
+            if RUN_ID.fullmatch(folder.name) is None or folder.is_symlink() or not folder.is_dir():
+                continue
+            if _last_change(folder) < limit:
+                shutil.rmtree(folder, ignore_errors=True)  # another process may expire the same run
+                removed += not folder.exists()
+        return removed
+
+
+def _last_change(folder: Path) -> float:
+    """Newest modification time of a folder and of what is in it; now, when it vanishes while being read."""
+    try:
+        return max(entry.stat().st_mtime for entry in (folder, *folder.iterdir()))
+    except OSError:
+        return time.time()
+
+
+def write_json_atomically(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old file or the whole new one, never a part.
+
+    Raises:
+        MoEverseError: `unwritable`; what was there before is untouched.
+    """
+    path = Path(path)
+    temporary: str | None = None
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes it private; a record is for whoever may read its folder
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            with suppress(OSError):
+                os.unlink(temporary)
+        raise _unwritable(path, error) from error
+
+
+@contextmanager
+def output_folder(path: Path) -> Iterator[Path]:
+    """A folder that the caller named for results: made when missing, proven writable before the work starts.
+
+    When the block raises, folders made here are removed again as far as they are empty: a refused or cancelled
+    run leaves nothing behind.
+
+    Raises:
+        MoEverseError: `unwritable`.
+    """
+    made = _missing_parents(path)
+    try:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            # Rights alone do not tell (read-only mounts, full disks): write something.
+            with tempfile.TemporaryFile(dir=path) as probe:
+                probe.write(b"\0")
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        yield path
+    except BaseException:
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _missing_parents(path: Path) -> list[Path]:
+    """`path` and its ancestors that do not exist yet, deepest first."""
+    missing = []
+    for folder in (path, *path.parents):
+        try:
+            if folder.exists():
+                break
+        except OSError:  # a name too long, or a folder that may not be entered: mkdir says so in words
+            break
+        missing.append(folder)
+    return missing
+
+
+def _unwritable(path: Path, error: OSError) -> MoEverseError:
+    reason = (error.strerror or "error").lower()
+    shown = str(path)
+    shown = shown if len(shown) <= 120 else f"{shown[:117]}..."
+    return MoEverseError("unwritable", f"{shown} cannot be written ({reason}).", _ASK_OTHER_FOLDER)

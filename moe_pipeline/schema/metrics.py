@@ -127,3 +127,61 @@ class LatencyMetrics(BaseModel):
         default=None, ge=0, description="From a hardware counter; None where there is none."
     )
     energy_source: str = Field(default="", description="Which counter, or why there is no figure.")
+
+
+class ClipEvaluation(BaseModel):
+    """One clip of an evaluation: its figures, or the sentence that says why there are none."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str = Field(description="File or folder name.")
+    path: str
+    sha256: str = Field(
+        default="", description="Hash of the file, or of the folder's frames; empty when unreadable."
+    )
+    prompt: str | None = None
+    prompt_source: Literal["given", "prompts file", "record", "file name", ""] = ""
+    frames: int = 0
+    width: int = 0
+    height: int = 0
+    fps: float = 0.0
+    notes: list[str] = Field(default_factory=list)
+    metrics: ClipMetrics | None = None
+    error: str | None = Field(default=None, description="One sentence; set exactly when `metrics` is None.")
+    error_code: str | None = None
+    reused: bool = Field(default=False, description="Taken from an earlier, interrupted evaluation.")
+
+
+class MetricSummary(BaseModel):
+    """One metric over the clips of an evaluation. The mean always says how many clips it is the mean of."""
+
+    name: str
+    mean: float
+    std: float = Field(description="Population standard deviation over clips.")
+    low: float
+    high: float
+    measured: int
+    of: int
+    missing: dict[str, str] = Field(default_factory=dict, description="Clip -> why it does not count.")
+    exactness: Exactness
+
+
+class EvaluationReport(BaseModel):
+    """What `evaluate` found; `failed` clips count in no mean and are listed."""
+
+    schema_version: int = 1
+    clips: list[ClipEvaluation]
+    summary: dict[str, MetricSummary]
+    vbench_quality: float | None = Field(
+        default=None, description="VBench's Quality, 0..1, when all seven are exact."
+    )
+    vbench_quality_note: str = ""
+    elapsed_s: float = 0.0
+    written: list[str] = Field(
+        default_factory=list, description="Files written, names inside the output folder."
+    )
+
+    @property
+    def failed(self) -> list[ClipEvaluation]:
+        """Clips that could not be measured at all."""
+        return [clip for clip in self.clips if clip.error is not None]

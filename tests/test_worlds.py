@@ -20,6 +20,7 @@ from training.worlds.attributes import MOTIONS, SETTINGS, SHAPES, SceneAttribute
 from training.worlds.camera import FRAMES, PIXELS_PER_FRAME, path
 from training.worlds.captions import COLOUR_WORDS, MOTION_WORDS, SHAPE_WORDS, SPACE_BEHIND, WORLD_WORDS
 from training.worlds.poses import PERIOD_FRAMES, joints
+from training.worlds.renderer import Renderer, render_clip
 
 
 def _scenes(count: int) -> list[SceneAttributes]:
@@ -80,16 +81,33 @@ def test_captions_are_true_to_the_attributes(domain: str) -> None:
         for text in texts:
             assert len(text.split()) <= 23
             if scene.world in ("city", "landscape", "interior", "space"):
-                behind = tuple(part.format(c="").strip().removeprefix("a ").strip() for part in SPACE_BEHIND.get(scene.setting, ()))
+                behind = tuple(
+                    part.format(c="").strip().removeprefix("a ").strip()
+                    for part in SPACE_BEHIND.get(scene.setting, ())
+                )
                 assert _says(text, WORLD_WORDS[scene.setting] + behind), (text, scene.setting)
             if scene.subject != "none":
                 assert _says(text, SHAPE_WORDS[scene.shape]), (text, scene.shape)
             allowed = {scene.colour} | ({scene.second_colour} if scene.subject != "none" else set())
             others = [word for name, words in COLOUR_WORDS.items() if name not in allowed for word in words]
-            assert not _says(text.replace("reading", ""), tuple(f"{word} " for word in others)), (text, allowed)
+            assert not _says(text.replace("reading", ""), tuple(f"{word} " for word in others)), (
+                text,
+                allowed,
+            )
             for motion, words in MOTION_WORDS.items():
-                if motion not in (scene.subject_motion, "hovering", "still", "standing", "spinning", "bobbing"):
-                    assert not _says(text, words) or scene.subject == "none" or _says(scene.subject_motion, words), text
+                if motion not in (
+                    scene.subject_motion,
+                    "hovering",
+                    "still",
+                    "standing",
+                    "spinning",
+                    "bobbing",
+                ):
+                    assert (
+                        not _says(text, words)
+                        or scene.subject == "none"
+                        or _says(scene.subject_motion, words)
+                    ), text
             total += 1
             coloured += _says(text, COLOUR_WORDS[scene.colour])
     assert coloured / total > 0.75
@@ -110,21 +128,46 @@ def test_gestures_are_slow_enough_and_limbs_keep_their_length() -> None:
 def test_camera_moves_stay_below_three_pixels_a_frame() -> None:
     assert max(PIXELS_PER_FRAME.values()) <= 3
     for motion in ("pan left", "pan right", "orbit", "rise"):
-        seen = np.array([view.project(np.array([0.3, 1.0, 0.0]))[:2] for view in path(motion, "fast", 1.0, 2.5, 0.0, 1.0)])
+        seen = np.array(
+            [view.project(np.array([0.3, 1.0, 0.0]))[:2] for view in path(motion, "fast", 1.0, 2.5, 0.0, 1.0)]
+        )
         assert np.abs(np.diff(seen * 64, axis=0)).max() < 4, motion
 
 
-def _render(folder: Path, clips: int = 6, seed: int = 4, split: str = "any") -> None:
-    for _ in render(RenderPlan(clips, seed, DOMAINS, split), folder, workers=1):
+PLAN = RenderPlan(clips=3, seed=4, domains=("space", "object"), split="any")
+
+
+def _render(folder: Path) -> None:
+    for _ in render(PLAN, folder, workers=1):
         pass
+
+
+@pytest.fixture(scope="module")
+def renderer() -> Renderer:
+    return Renderer()
+
+
+def test_every_world_renders_a_picture_of_its_own_that_moves(renderer: Renderer) -> None:
+    means = []
+    for domain in DOMAINS:
+        scene = replace(sample(np.random.default_rng(3), domain), camera_motion="pan left", speed="fast")
+        clip = render_clip(renderer, scene, 7)
+        assert clip.shape == (16, 128, 128, 3) and clip.dtype == np.uint8
+        assert clip[0].std() > 8, f"{domain} is blank"
+        assert np.abs(clip[15].astype(int) - clip[0]).mean() > 0.5, f"{domain} stands still"
+        means.append(clip[8].astype(float))
+    for i, one in enumerate(means):
+        assert all(np.abs(one - other).mean() > 10 for other in means[i + 1 :])
 
 
 def test_render_writes_the_shard_contract_and_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     _render(tmp_path)
     arrays, lines = read_shards(tmp_path)
-    assert arrays[0].shape == (6, 16, 128, 128, 3) and arrays[0].dtype == np.uint8
-    assert sorted(line["attributes"]["world"] for line in lines) == sorted(DOMAINS)
-    assert lines[2] == describe(RenderPlan(6, 4, DOMAINS, "any"), 2)
+    assert arrays[0].shape == (3, 16, 128, 128, 3) and arrays[0].dtype == np.uint8
+    assert [line["index"] for line in lines] == [0, 1, 2]
+    assert {line["attributes"]["world"] for line in lines} == set(PLAN.domains)
+    assert lines[2] == describe(PLAN, 2)
+    assert all(len(line["captions"]) == 6 for line in lines)
     for clip in arrays[0]:
         assert clip.std() > 8  # not blank
     first = (tmp_path / "shard-00000.npy").read_bytes()
@@ -138,20 +181,37 @@ def test_render_writes_the_shard_contract_and_resumes_to_the_same_bytes(tmp_path
 
 def test_render_refuses_a_folder_with_other_parameters(tmp_path: Path) -> None:
     (tmp_path / "render.json").write_text(
-        json.dumps({"format": 1, "clips": 6, "seed": 9, "domains": list(DOMAINS), "split": "any"}))
-    command = [sys.executable, "-m", "training.render", "--clips", "6", "--seed", "4", "--split", "any", "--out", str(tmp_path)]
+        json.dumps({"format": 1, "clips": 6, "seed": 9, "domains": list(DOMAINS), "split": "any"})
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "training.render",
+        "--clips",
+        "6",
+        "--seed",
+        "4",
+        "--split",
+        "any",
+        "--out",
+        str(tmp_path),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "seed 9 (asked: 4)" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_colour_word_shows_in_the_picture() -> None:
+def test_colour_word_shows_in_the_picture(renderer: Renderer) -> None:
     """The object's colour, seen: the middle of an object clip is nearest to the named colour's hue."""
-    from training.worlds.renderer import Renderer, render_clip
-
-    renderer = Renderer()
-    base = replace(sample(np.random.default_rng(1), "object"), shape="sphere", setting="studio", material="matte",
-                   second_colour="white", camera_motion="static", subject_motion="still")
+    base = replace(
+        sample(np.random.default_rng(1), "object"),
+        shape="sphere",
+        setting="studio",
+        material="matte",
+        second_colour="white",
+        camera_motion="static",
+        subject_motion="still",
+    )
     for colour, strongest in (("red", 0), ("green", 1), ("blue", 2)):
         clip = render_clip(renderer, replace(base, colour=colour), 3)
         middle = clip[:, 44:84, 44:84].reshape(-1, 3).astype(float)

@@ -38,7 +38,10 @@ class RenderPlan:
     split: str
 
     def shards(self) -> list[range]:
-        return [range(start, min(start + CLIPS_A_SHARD, self.clips)) for start in range(0, self.clips, CLIPS_A_SHARD)]
+        return [
+            range(start, min(start + CLIPS_A_SHARD, self.clips))
+            for start in range(0, self.clips, CLIPS_A_SHARD)
+        ]
 
 
 def domain_of(plan: RenderPlan, index: int) -> str:
@@ -63,8 +66,14 @@ def describe(plan: RenderPlan, index: int) -> dict[str, Any]:
 
     attributes = attributes_of(plan, index)
     words = captions(attributes, np.random.default_rng([plan.seed, 13, index]), 6)
-    return {"index": index, "seed": clip_seed(plan.seed, index), "domains": list(attributes.domains), "captions": words,
-            "attributes": attributes.as_dict(), "held_out": held_out(attributes)}
+    return {
+        "index": index,
+        "seed": clip_seed(plan.seed, index),
+        "domains": list(attributes.domains),
+        "captions": words,
+        "attributes": attributes.as_dict(),
+        "held_out": held_out(attributes),
+    }
 
 
 _renderer: Any = None  # one OpenGL context a worker process
@@ -83,7 +92,9 @@ def _render_shard(job: tuple[RenderPlan, Path, int]) -> int:
 
     plan, folder, number = job
     lines = [describe(plan, index) for index in plan.shards()[number]]
-    clips = [render_clip(_renderer, SceneAttributes.from_dict(line["attributes"]), line["seed"]) for line in lines]
+    clips = [
+        render_clip(_renderer, SceneAttributes.from_dict(line["attributes"]), line["seed"]) for line in lines
+    ]
     write_shard(folder, number, np.stack(clips), lines)
     return len(lines)
 
@@ -97,8 +108,11 @@ def _agree(plan: RenderPlan, folder: Path) -> None:
         differing = sorted(key for key in wanted if stored.get(key) != wanted[key])
         if differing:
             said = ", ".join(f"{key} {stored.get(key)} (asked: {wanted[key]})" for key in differing)
-            raise MoEverseError(code="render_mismatch", message=f"{folder} holds a render with other parameters: {said}.",
-                                remedy="Choose another --out, or repeat the stored parameters to resume.")
+            raise MoEverseError(
+                code="render_mismatch",
+                message=f"{folder} holds a render with other parameters: {said}.",
+                remedy="Choose another --out, or repeat the stored parameters to resume.",
+            )
         return
     path.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
 
@@ -106,13 +120,19 @@ def _agree(plan: RenderPlan, folder: Path) -> None:
 def render(plan: RenderPlan, folder: Path, workers: int) -> Iterator[int]:
     """Render what is missing; yields the number of clips of each shard as it lands on disk."""
     if plan.clips < 1 or workers < 1:
-        raise MoEverseError(code="bad_count", message="The number of clips and of workers must be at least 1.",
-                            remedy="Give --clips N and --workers N with N of 1 or more.")
+        raise MoEverseError(
+            code="bad_count",
+            message="The number of clips and of workers must be at least 1.",
+            remedy="Give --clips N and --workers N with N of 1 or more.",
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
-        raise MoEverseError(code="unwritable_folder", message=f"{folder} cannot be written: {problem.strerror}.",
-                            remedy="Choose a folder that you may write to.") from problem
+        raise MoEverseError(
+            code="unwritable_folder",
+            message=f"{folder} cannot be written: {problem.strerror}.",
+            remedy="Choose a folder that you may write to.",
+        ) from problem
     _agree(plan, folder)
     jobs = [(plan, folder, k) for k in range(len(plan.shards())) if not is_whole(folder, k)]
     if not jobs:
@@ -130,8 +150,12 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--domains", nargs="+", choices=DOMAINS, default=list(DOMAINS))
-    parser.add_argument("--split", choices=SPLITS, default="train",
-                        help="train leaves the held-out attribute combinations away, held-out renders only these")
+    parser.add_argument(
+        "--split",
+        choices=SPLITS,
+        default="train",
+        help="train leaves the held-out attribute combinations away, held-out renders only these",
+    )
     options = parser.parse_args()
     plan = RenderPlan(options.clips, options.seed, tuple(options.domains), options.split)
     try:

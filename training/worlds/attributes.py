@@ -124,11 +124,19 @@ def sample(rng: np.random.Generator, world: str) -> SceneAttributes:
     shape = _pick(rng, SHAPES[subject])
     motion = _pick(rng, MOTIONS[subject], (0.7, 1.5, 1.2, 1.2, 0.8) if subject == "avatar" else None)
     return SceneAttributes(
-        domains=domains, world=world, setting=_pick(rng, SETTINGS[world]), subject=subject, shape=shape,
-        colour=colour, second_colour=second,
+        domains=domains,
+        world=world,
+        setting=_pick(rng, SETTINGS[world]),
+        subject=subject,
+        shape=shape,
+        colour=colour,
+        second_colour=second,
         material="matte" if subject in ("none", "avatar") else _pick(rng, MATERIALS, (1.2, 1, 1, 0.8)),
-        time_of_day=time_of_day, weather=_pick(rng, WEATHERS[world], (2.5, 1, 1, 1)[: len(WEATHERS[world])]),
-        camera_motion=camera, subject_motion=motion, speed=_pick(rng, SPEEDS, (1, 2, 1)),
+        time_of_day=time_of_day,
+        weather=_pick(rng, WEATHERS[world], (2.5, 1, 1, 1)[: len(WEATHERS[world])]),
+        camera_motion=camera,
+        subject_motion=motion,
+        speed=_pick(rng, SPEEDS, (1, 2, 1)),
         position="centre" if own or subject == "none" else _pick(rng, POSITIONS, (1, 1.4, 1)),
         depth="near" if own or subject == "none" else _pick(rng, DEPTHS, (1.4, 1)),
     )
@@ -137,8 +145,16 @@ def sample(rng: np.random.Generator, world: str) -> SceneAttributes:
 def combination(attributes: SceneAttributes) -> tuple[str, ...]:
     """What a caption always or nearly always shows: the combination that a split holds in or out whole."""
     a = attributes
-    return (*a.domains, a.setting, a.subject, a.shape, a.colour, a.second_colour if a.composed else "",
-            a.time_of_day, a.subject_motion)
+    return (
+        *a.domains,
+        a.setting,
+        a.subject,
+        a.shape,
+        a.colour,
+        a.second_colour if a.composed else "",
+        a.time_of_day,
+        a.subject_motion,
+    )
 
 
 def held_out(attributes: SceneAttributes) -> bool:

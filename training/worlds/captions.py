@@ -25,8 +25,22 @@ COLOUR_WORDS: dict[str, tuple[str, ...]] = {
     "white": ("white", "white", "white", "pure white", "ivory"),
 }
 WORLD_WORDS: dict[str, tuple[str, ...]] = {
-    "street": ("city street", "street", "downtown street", "urban street", "city avenue", "street between tall buildings"),
-    "skyline": ("city skyline", "skyline", "city by the water", "downtown skyline", "row of city towers", "city waterfront"),
+    "street": (
+        "city street",
+        "street",
+        "downtown street",
+        "urban street",
+        "city avenue",
+        "street between tall buildings",
+    ),
+    "skyline": (
+        "city skyline",
+        "skyline",
+        "city by the water",
+        "downtown skyline",
+        "row of city towers",
+        "city waterfront",
+    ),
     "hills": ("hills", "rolling hills", "hilly landscape", "hills and meadows", "countryside with hills"),
     "mountains": ("mountains", "mountain landscape", "mountain valley", "peaks", "mountain range"),
     "sea": ("sea shore", "beach by the sea", "coast", "ocean shore", "seaside landscape"),
@@ -35,7 +49,12 @@ WORLD_WORDS: dict[str, tuple[str, ...]] = {
     "living room": ("living room", "lounge", "room with a sofa", "cosy room", "interior with a sofa"),
     "gallery": ("art gallery", "gallery", "museum room", "gallery with pictures", "exhibition room"),
     "hall": ("hall with columns", "great hall", "columned hall", "palace hall", "large hall"),
-    "portal room": ("room with a portal", "portal room", "chamber with a glowing portal", "indoor portal chamber"),
+    "portal room": (
+        "room with a portal",
+        "portal room",
+        "chamber with a glowing portal",
+        "indoor portal chamber",
+    ),
     "planet": ("planet in space", "planet", "planet among the stars", "world in outer space"),
     "ringed planet": ("ringed planet", "planet with rings", "ringed planet in space"),
     "moons": ("planet with two moons", "planet and moons", "planet and its moons in space"),
@@ -50,48 +69,80 @@ SPACE_BEHIND: dict[str, tuple[str, ...]] = {
     "nebula": ("a {c} nebula", "a {c} space nebula"),
     "asteroids": ("{c} asteroids", "a {c} asteroid field"),
 }
-PLURAL = ("hills", "mountains", "asteroids", "peaks", "woods", "dunes", "hills and meadows", "rolling hills", "sand dunes", "rocks drifting in space",
-          "asteroids in space")
+PLURAL = (
+    "hills",
+    "mountains",
+    "asteroids",
+    "peaks",
+    "woods",
+    "dunes",
+    "hills and meadows",
+    "rolling hills",
+    "sand dunes",
+    "rocks drifting in space",
+    "asteroids in space",
+)
 SHAPE_WORDS: dict[str, tuple[str, ...]] = {
     "person": ("avatar", "person", "character", "figure", "human avatar", "avatar"),
     "robot": ("robot", "robot avatar", "android", "robot character"),
     "car": ("flying car", "hover car", "hovering car", "floating car"),
     "ship": ("spaceship", "rocket ship", "spacecraft", "starship"),
-    "sphere": ("sphere", "ball", "orb"), "cube": ("cube", "box", "block"),
-    "torus": ("ring", "torus", "donut"), "pyramid": ("pyramid", "four-sided pyramid"),
-    "crystal": ("crystal", "gem", "gemstone"), "capsule": ("capsule", "pill", "rounded capsule"),
+    "sphere": ("sphere", "ball", "orb"),
+    "cube": ("cube", "box", "block"),
+    "torus": ("ring", "torus", "donut"),
+    "pyramid": ("pyramid", "four-sided pyramid"),
+    "crystal": ("crystal", "gem", "gemstone"),
+    "capsule": ("capsule", "pill", "rounded capsule"),
     "vase": ("vase", "ceramic vase", "pot"),
 }
 MATERIAL_WORDS: dict[str, tuple[str, ...]] = {
-    "matte": ("", "", "matte"), "glossy": ("glossy", "shiny", "polished"),
-    "metallic": ("metallic", "metal", "chrome"), "glowing": ("glowing", "luminous", "shining"),
+    "matte": ("", "", "matte"),
+    "glossy": ("glossy", "shiny", "polished"),
+    "metallic": ("metallic", "metal", "chrome"),
+    "glowing": ("glowing", "luminous", "shining"),
 }
 TIME_WORDS: dict[str, tuple[str, ...]] = {
-    "dawn": ("at dawn", "at sunrise", "in the early morning"), "day": ("by day", "in daylight", "in the daytime"),
-    "sunset": ("at sunset", "at dusk", "in the evening light"), "night": ("at night", "by night", "after dark"),
+    "dawn": ("at dawn", "at sunrise", "in the early morning"),
+    "day": ("by day", "in daylight", "in the daytime"),
+    "sunset": ("at sunset", "at dusk", "in the evening light"),
+    "night": ("at night", "by night", "after dark"),
 }
 WEATHER_WORDS: dict[str, tuple[str, ...]] = {
-    "clear": ("",), "cloudy": ("under clouds", "under a cloudy sky", "with many clouds"),
-    "foggy": ("in fog", "in the mist", "in thick haze"), "snowy": ("in snow", "covered in snow", "in winter snow"),
+    "clear": ("",),
+    "cloudy": ("under clouds", "under a cloudy sky", "with many clouds"),
+    "foggy": ("in fog", "in the mist", "in thick haze"),
+    "snowy": ("in snow", "covered in snow", "in winter snow"),
 }
 MOTION_WORDS: dict[str, tuple[str, ...]] = {
-    "standing": ("standing", "standing still", "standing calmly"), "dancing": ("dancing", "dancing with its arms", "doing a dance"),
-    "waving": ("waving", "waving hello", "greeting with a wave"), "walking": ("walking", "strolling", "taking a walk"),
+    "standing": ("standing", "standing still", "standing calmly"),
+    "dancing": ("dancing", "dancing with its arms", "doing a dance"),
+    "waving": ("waving", "waving hello", "greeting with a wave"),
+    "walking": ("walking", "strolling", "taking a walk"),
     "jumping": ("jumping", "hopping", "jumping for joy"),
-    "hovering": ("hovering", "floating", "hanging in the air"), "flying past": ("flying past", "passing by", "flying by"),
-    "spinning": ("spinning", "turning", "rotating"), "bobbing": ("bobbing up and down", "floating up and down", "bobbing"),
+    "hovering": ("hovering", "floating", "hanging in the air"),
+    "flying past": ("flying past", "passing by", "flying by"),
+    "spinning": ("spinning", "turning", "rotating"),
+    "bobbing": ("bobbing up and down", "floating up and down", "bobbing"),
     "still": ("resting", "at rest", "motionless"),
 }
 CAMERA_WORDS: dict[str, tuple[str, ...]] = {
-    "static": ("", "", "static shot", "still camera"), "pan left": ("camera pans left", "panning left"),
-    "pan right": ("camera pans right", "panning right"), "push in": ("camera pushes in", "slow zoom in", "moving closer"),
-    "pull back": ("camera pulls back", "zooming out", "moving away"), "orbit": ("camera orbits", "orbiting camera"),
+    "static": ("", "", "static shot", "still camera"),
+    "pan left": ("camera pans left", "panning left"),
+    "pan right": ("camera pans right", "panning right"),
+    "push in": ("camera pushes in", "slow zoom in", "moving closer"),
+    "pull back": ("camera pulls back", "zooming out", "moving away"),
+    "orbit": ("camera orbits", "orbiting camera"),
     "rise": ("camera rises", "rising camera"),
 }
 PLACE_WORDS: dict[str, tuple[str, ...]] = {
-    "left": ("on the left", "at the left side"), "centre": ("", "", "in the middle"), "right": ("on the right", "at the right side"),
+    "left": ("on the left", "at the left side"),
+    "centre": ("", "", "in the middle"),
+    "right": ("on the right", "at the right side"),
 }
-DEPTH_WORDS: dict[str, tuple[str, ...]] = {"near": ("", "", "close up"), "far": ("", "in the distance", "further away")}
+DEPTH_WORDS: dict[str, tuple[str, ...]] = {
+    "near": ("", "", "close up"),
+    "far": ("", "in the distance", "further away"),
+}
 
 
 def _one(rng: Generator, words: tuple[str, ...]) -> str:
@@ -135,11 +186,21 @@ def _subject(a: SceneAttributes, rng: Generator, article: bool, coloured: bool =
     """The subject with colour and material: 'a glossy red cube', 'a person in blue clothes'."""
     word, noun = _one(rng, COLOUR_WORDS[a.subject_colour]), _one(rng, SHAPE_WORDS[a.shape])
     if a.world == "object" and rng.random() < 0.25:
-        noun = _one(rng, (f"{noun} object" if " " not in noun else noun, f"object shaped like {_a(noun)}", f"product, {_a(noun)}"))
+        noun = _one(
+            rng,
+            (
+                f"{noun} object" if " " not in noun else noun,
+                f"object shaped like {_a(noun)}",
+                f"product, {_a(noun)}",
+            ),
+        )
     if not coloured:
         text = noun
     elif a.subject == "avatar":
-        text = _one(rng, (f"{word} {noun}", f"{noun} in {word}", f"{noun} in {word} clothes", f"{noun} dressed in {word}"))
+        text = _one(
+            rng,
+            (f"{word} {noun}", f"{noun} in {word}", f"{noun} in {word} clothes", f"{noun} dressed in {word}"),
+        )
         if a.shape == "robot":
             text = f"{word} {noun}"
     else:
@@ -159,9 +220,21 @@ def _weather(a: SceneAttributes, rng: Generator, share: float) -> str:
 def _setting(a: SceneAttributes, rng: Generator) -> str:
     """Where an object or avatar alone stands, with the backdrop's colour."""
     word = _one(rng, COLOUR_WORDS[a.second_colour])
+    stand: tuple[str, ...]
     if a.world == "object":
-        stand = ("on a round plinth", "on a pedestal", "on a stand") if a.setting == "plinth" else ("in a studio", "in a plain studio", "in a product studio")
-        return _one(rng, (*stand, f"{_one(rng, stand)}, {word} background", f"before a {word} backdrop".replace("a a", "an a")))
+        stand = (
+            ("on a round plinth", "on a pedestal", "on a stand")
+            if a.setting == "plinth"
+            else ("in a studio", "in a plain studio", "in a product studio")
+        )
+        return _one(
+            rng,
+            (
+                *stand,
+                f"{_one(rng, stand)}, {word} background",
+                f"before a {word} backdrop".replace("a a", "an a"),
+            ),
+        )
     stand = ("on a stage", "on a round stage") if a.setting == "stage" else ("on a stage", "before a curtain")
     return _one(rng, (*stand, f"on a stage with {word} backdrop", f"{_one(rng, stand)}, {word} background"))
 
@@ -182,11 +255,19 @@ def _terse(a: SceneAttributes, rng: Generator) -> str:
     if a.subject == "none":
         parts = [_world(a, rng, False), _when(a, rng, 0.8), _weather(a, rng, 0.8)]
     elif a.composed:
-        parts = [_world(a, rng, False), _when(a, rng, 0.6), _join(_subject(a, rng, False), _maybe(rng, 0.7, motion))]
+        parts = [
+            _world(a, rng, False),
+            _when(a, rng, 0.6),
+            _join(_subject(a, rng, False), _maybe(rng, 0.7, motion)),
+        ]
     else:
         parts = [_subject(a, rng, False), motion, _setting(a, rng)]
-    parts = [p.removeprefix("at ").removeprefix("by ") if p in ("at night", "at dawn", "at sunset", "at dusk", "by day") else p
-             for p in parts]
+    parts = [
+        p.removeprefix("at ").removeprefix("by ")
+        if p in ("at night", "at dawn", "at sunset", "at dusk", "by day")
+        else p
+        for p in parts
+    ]
     if a.subject == "none" and rng.random() < 0.5:
         parts.append(_one(rng, CAMERA_WORDS[a.camera_motion]))
     return _join(*parts, by=", ")
@@ -198,7 +279,14 @@ def _phrase(a: SceneAttributes, rng: Generator) -> str:
     motion = _one(rng, MOTION_WORDS[a.subject_motion])
     if not a.composed:
         return _join(_subject(a, rng, True), motion, _setting(a, rng))
-    return _join(_subject(a, rng, True), motion, _link(a, rng), _world(a, rng, True), _when(a, rng, 0.7), _weather(a, rng, 0.5))
+    return _join(
+        _subject(a, rng, True),
+        motion,
+        _link(a, rng),
+        _world(a, rng, True),
+        _when(a, rng, 0.7),
+        _weather(a, rng, 0.5),
+    )
 
 
 def _with_camera(a: SceneAttributes, rng: Generator) -> str:
@@ -212,9 +300,14 @@ def _placed(a: SceneAttributes, rng: Generator) -> str:
     motion = _one(rng, MOTION_WORDS[a.subject_motion])
     place = _join(_one(rng, PLACE_WORDS[a.position]), _one(rng, DEPTH_WORDS[a.depth]))
     world = _join(_world(a, rng, True), _when(a, rng, 0.6))
-    return _one(rng, (f"{world} with {_join(_subject(a, rng, True), motion, place)}",
-                      f"{world}, {_join(_subject(a, rng, True), motion, place)}",
-                      _join(_subject(a, rng, True), motion, place, _link(a, rng), world)))
+    return _one(
+        rng,
+        (
+            f"{world} with {_join(_subject(a, rng, True), motion, place)}",
+            f"{world}, {_join(_subject(a, rng, True), motion, place)}",
+            _join(_subject(a, rng, True), motion, place, _link(a, rng), world),
+        ),
+    )
 
 
 def _sentence(a: SceneAttributes, rng: Generator) -> str:
@@ -235,24 +328,45 @@ def _plain(a: SceneAttributes, rng: Generator) -> str:
     motion = _one(rng, MOTION_WORDS[a.subject_motion])
     if not a.composed:
         return _join(_subject(a, rng, True, coloured=False), motion, _setting(a, rng))
-    noun = _one(rng, SPACE_BEHIND[a.setting]).format(c="") if a.world == "space" else _one(rng, WORLD_WORDS[a.setting])
+    noun = (
+        _one(rng, SPACE_BEHIND[a.setting]).format(c="")
+        if a.world == "space"
+        else _one(rng, WORLD_WORDS[a.setting])
+    )
     plain = " ".join(noun.split())
     plural = plain in PLURAL or plain.startswith("a ")
-    return _join(_subject(a, rng, True, coloured=False), motion, _link(a, rng), plain if plural else _a(plain), _when(a, rng, 0.6))
+    return _join(
+        _subject(a, rng, True, coloured=False),
+        motion,
+        _link(a, rng),
+        plain if plural else _a(plain),
+        _when(a, rng, 0.6),
+    )
 
 
 def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-_FORMS: tuple[Callable[[SceneAttributes, Generator], str], ...] = (_terse, _phrase, _with_camera, _placed, _sentence, _plain)
+_FORMS: tuple[Callable[[SceneAttributes, Generator], str], ...] = (
+    _terse,
+    _phrase,
+    _with_camera,
+    _placed,
+    _sentence,
+    _plain,
+)
 
 
 def captions(attributes: SceneAttributes, rng: Generator, n: int = 6) -> list[str]:
     """`n` different captions, terse and long mixed; at most about one in six leaves the colours out."""
     found: list[str] = []
     for attempt in range(40 * n):
-        form = _FORMS[attempt % len(_FORMS)] if attempt < len(_FORMS) else _FORMS[int(rng.integers(len(_FORMS) - 1))]
+        form = (
+            _FORMS[attempt % len(_FORMS)]
+            if attempt < len(_FORMS)
+            else _FORMS[int(rng.integers(len(_FORMS) - 1))]
+        )
         text = form(attributes, rng)
         text = text.replace("a ice", "an ice").replace(" a a", " an a")
         if len(text.split()) <= 23 and text not in found:

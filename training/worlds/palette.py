@@ -61,8 +61,10 @@ def light(time_of_day: str, weather: str, tint: Vec, azimuth: float) -> Light:
     `azimuth` is in radians from the view axis to the right.
     """
     elevation, sun, top, low, ambient, night = _TIMES[time_of_day]
-    direction = np.array([np.sin(azimuth) * np.cos(elevation), np.sin(elevation),
-                          np.cos(azimuth) * np.cos(elevation)], dtype=np.float32)
+    direction = np.array(
+        [np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation)],
+        dtype=np.float32,
+    )
     sky_top, sky_low = linear(top), linear(low)
     strength = {"clear": 1.0, "cloudy": 0.75, "foggy": 0.5, "snowy": 0.75}[weather]
     density = {"clear": 0.007, "cloudy": 0.011, "foggy": 0.042, "snowy": 0.014}[weather]
@@ -74,5 +76,13 @@ def light(time_of_day: str, weather: str, tint: Vec, azimuth: float) -> Light:
     # Haze takes the named colour at the brightness it already has, so that light stays plausible.
     tinted = tint / max(float(tint.mean()), 0.05) * float(sky_low.mean())
     fog = 0.62 * sky_low + 0.38 * np.minimum(tinted, 1.2)
-    return Light(direction, linear(sun) * (2.1 * strength if night < 1 else 0.7), sky_top, 0.75 * sky_low + 0.25 * fog,
-                 linear(ambient), fog.astype(np.float32), density, night)
+    return Light(
+        direction,
+        linear(sun) * (2.1 * strength if night < 1 else 0.7),
+        sky_top,
+        0.75 * sky_low + 0.25 * fog,
+        linear(ambient),
+        fog.astype(np.float32),
+        density,
+        night,
+    )

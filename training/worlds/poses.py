@@ -10,15 +10,32 @@ from numpy.typing import NDArray
 
 Joints = NDArray[np.float32]
 
-JOINTS = ("pelvis", "chest", "head", "l_shoulder", "l_elbow", "l_hand", "r_shoulder", "r_elbow", "r_hand",
-          "l_hip", "l_knee", "l_foot", "r_hip", "r_knee", "r_foot")
+JOINTS = (
+    "pelvis",
+    "chest",
+    "head",
+    "l_shoulder",
+    "l_elbow",
+    "l_hand",
+    "r_shoulder",
+    "r_elbow",
+    "r_hand",
+    "l_hip",
+    "l_knee",
+    "l_foot",
+    "r_hip",
+    "r_knee",
+    "r_foot",
+)
 PERIOD_FRAMES = {"slow": 28.0, "normal": 20.0, "fast": 14.0}
 UPPER_ARM, FOREARM, THIGH, SHIN = 0.29, 0.29, 0.40, 0.40
 
 
 def _along(start: NDArray, length: float, out: float, forward: float, side: float) -> NDArray:
     """End of a bone hanging from `start`: `out` lifts it sideways, `forward` towards the camera (radians)."""
-    direction = np.array([side * np.sin(out) * np.cos(forward), -np.cos(out) * np.cos(forward), -np.sin(forward)])
+    direction = np.array(
+        [side * np.sin(out) * np.cos(forward), -np.cos(out) * np.cos(forward), -np.sin(forward)]
+    )
     return start + length * direction
 
 

@@ -28,9 +28,11 @@ class Renderer:
     """One OpenGL context with its programs; make one a process and keep it."""
 
     def __init__(self) -> None:
-        self.context = moderngl.create_standalone_context(backend="egl")
+        self.context = moderngl.create_standalone_context(backend="egl")  # type: ignore[arg-type]
         side = SIZE * GRID
-        self.atlas = self.context.framebuffer(self.context.renderbuffer((side, side), components=4, dtype="f1"))
+        self.atlas = self.context.framebuffer(
+            self.context.renderbuffer((side, side), components=4, dtype="f1")
+        )
         self.quad = self.context.buffer(np.array([-1, -1, 1, -1, -1, 1, 1, 1], dtype=np.float32).tobytes())
         for path in _SHADERS.iterdir():  # read now: a long render keeps the shaders it began with
             _source(path.name)
@@ -41,11 +43,16 @@ class Renderer:
         if name not in self._programs:
             if name.startswith("subject-"):
                 head, rest = _source("common.glsl").split("\n", 1)
-                text = f"{head}\n#define BODY {name.removeprefix('subject-')}\n{rest}" + _source("subject.glsl")
+                text = f"{head}\n#define BODY {name.removeprefix('subject-')}\n{rest}" + _source(
+                    "subject.glsl"
+                )
             else:
                 text = _source("common.glsl") + _source(f"{name}.glsl") + _source("world_main.glsl")
             program = self.context.program(vertex_shader=_source("frame.vert"), fragment_shader=text)
-            self._programs[name] = (program, self.context.vertex_array(program, [(self.quad, "2f", "corner")]))
+            self._programs[name] = (
+                program,
+                self.context.vertex_array(program, [(self.quad, "2f", "corner")]),
+            )
         return self._programs[name]
 
     def render(self, scene: Scene) -> NDArray[np.uint8]:
@@ -60,7 +67,7 @@ class Renderer:
             array.render(moderngl.TRIANGLE_STRIP)
         if scene.subject is not None:
             self._draw_subject(scene)
-        self.atlas.scissor = None
+        self.atlas.scissor = None  # type: ignore[assignment]
         side = SIZE * GRID
         flat = np.frombuffer(self.atlas.read(components=3), dtype=np.uint8).reshape(side, side, 3)[::-1]
         cells = flat.reshape(GRID, SIZE, GRID, SIZE, 3).swapaxes(1, 2).reshape(FRAMES, SIZE, SIZE, 3)
@@ -82,13 +89,18 @@ class Renderer:
         self.context.blend_func = (moderngl.ONE, moderngl.ONE_MINUS_SRC_ALPHA)
         for frame, view in enumerate(scene.views):
             centre = figure["places"][frame] + np.asarray(figure["centre"])
-            window = _window(view, centre, figure["radius"], 1.45 if figure["fixed"]["material"][2] > 0 else 1.0)
+            window = _window(
+                view, centre, figure["radius"], 1.45 if figure["fixed"]["material"][2] > 0 else 1.0
+            )
             if window is None:
                 continue
             self._cell(frame, window)
             moving: dict[str, Any] = {
-                **_view(view, frame), "place": figure["places"][frame], "turn": figure["turns"][frame].T,
-                "bound": (*centre, figure["radius"] * (1.4 if figure["fixed"]["material"][2] > 0 else 1.0))}
+                **_view(view, frame),
+                "place": figure["places"][frame],
+                "turn": figure["turns"][frame].T,
+                "bound": (*centre, figure["radius"] * (1.4 if figure["fixed"]["material"][2] > 0 else 1.0)),
+            }
             if "joints" in figure:
                 moving["joint"] = figure["joints"][frame]
             _set(program, moving)

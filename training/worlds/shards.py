@@ -50,11 +50,17 @@ def read_shards(folder: Path | str) -> tuple[list[NDArray[np.uint8]], list[dict[
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         array = np.load(path.with_suffix(".npy"), mmap_mode="r")
         if len(rows) != len(array):
-            raise MoEverseError(code="broken_shard", message=f"{path.name} lists {len(rows)} clips, its array holds {len(array)}.",
-                                remedy="Delete both files of this shard and run training.render again.")
+            raise MoEverseError(
+                code="broken_shard",
+                message=f"{path.name} lists {len(rows)} clips, its array holds {len(array)}.",
+                remedy="Delete both files of this shard and run training.render again.",
+            )
         arrays.append(array)
         lines.extend(rows)
     if not arrays:
-        raise MoEverseError(code="no_shards", message=f"{folder} holds no rendered clips.",
-                            remedy="Render some first: python -m training.render --clips N --seed S --out DIR.")
+        raise MoEverseError(
+            code="no_shards",
+            message=f"{folder} holds no rendered clips.",
+            remedy="Render some first: python -m training.render --clips N --seed S --out DIR.",
+        )
     return arrays, lines

@@ -10,15 +10,39 @@ from training.worlds import palette, poses
 from training.worlds.attributes import SceneAttributes
 from training.worlds.camera import FRAMES, PIXEL, PIXELS_PER_FRAME
 
-BODIES = ("person", "robot", "car", "ship", "sphere", "cube", "torus", "pyramid", "crystal", "capsule", "vase")
+BODIES = (
+    "person",
+    "robot",
+    "car",
+    "ship",
+    "sphere",
+    "cube",
+    "torus",
+    "pyramid",
+    "crystal",
+    "capsule",
+    "vase",
+)
 _SKIN = ((0.96, 0.80, 0.68), (0.85, 0.62, 0.46), (0.58, 0.38, 0.26), (0.42, 0.27, 0.19))
 _HAIR = ((0.16, 0.11, 0.09), (0.36, 0.20, 0.10), (0.85, 0.70, 0.38), (0.30, 0.30, 0.33))
-_MATERIAL = {"matte": (0.0, 0.0, 0.0), "glossy": (0.75, 0.0, 0.0), "metallic": (0.2, 1.0, 0.0), "glowing": (0.0, 0.0, 0.88)}
+_MATERIAL = {
+    "matte": (0.0, 0.0, 0.0),
+    "glossy": (0.75, 0.0, 0.0),
+    "metallic": (0.2, 1.0, 0.0),
+    "glowing": (0.0, 0.0, 0.88),
+}
 
 
 def _rotation(yaw: float, pitch: float = 0.0, roll: float = 0.0) -> np.ndarray:
     """World-to-body rotation [3, 3]."""
-    cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
+    cy, sy, cp, sp, cr, sr = (
+        np.cos(yaw),
+        np.sin(yaw),
+        np.cos(pitch),
+        np.sin(pitch),
+        np.cos(roll),
+        np.sin(roll),
+    )
     about_y = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
     about_x = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
     about_z = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
@@ -43,7 +67,14 @@ def _avatar(a: SceneAttributes, rng: np.random.Generator, place: np.ndarray) -> 
     tilt = 0.22 * going if a.world == "space" else 0.0
     turns = np.stack([_rotation(facing, 0.0, tilt)] * FRAMES)
     poses_of = np.stack([poses.joints(a.subject_motion, a.speed, f, offset) for f in range(FRAMES)])
-    return {"places": places, "turns": turns, "joints": poses_of, "size": 1.0, "radius": 1.28, "centre": (0, 1.02, 0)}
+    return {
+        "places": places,
+        "turns": turns,
+        "joints": poses_of,
+        "size": 1.0,
+        "radius": 1.28,
+        "centre": (0, 1.02, 0),
+    }
 
 
 def _vehicle(a: SceneAttributes, rng: np.random.Generator, place: np.ndarray) -> dict[str, Any]:
@@ -70,8 +101,13 @@ def _floating(a: SceneAttributes, rng: np.random.Generator, place: np.ndarray) -
         places[:, 1] += 0.13 * np.sin(2 * np.pi * frames / poses.PERIOD_FRAMES[a.speed] + offset)
     pitch = {"torus": 0.15, "cube": -0.35, "sphere": 0.3}.get(a.shape, -0.12)
     lean = _rotation(0.0, pitch)
-    return {"places": places, "turns": np.stack([_rotation(y) @ lean for y in yaw]), "size": size, "radius": 1.35 * size,
-            "centre": (0, 0, 0)}
+    return {
+        "places": places,
+        "turns": np.stack([_rotation(y) @ lean for y in yaw]),
+        "size": size,
+        "radius": 1.35 * size,
+        "centre": (0, 0, 0),
+    }
 
 
 def subject(a: SceneAttributes, rng: np.random.Generator, world: dict[str, Any]) -> dict[str, Any]:
@@ -93,9 +129,15 @@ def subject(a: SceneAttributes, rng: np.random.Generator, world: dict[str, Any])
     trim = 0.30 * main + 0.02 if person else (0.25 * main + 0.65 * palette.linear((0.94, 0.93, 0.9)))
     glow = _MATERIAL[a.material][2]
     figure["fixed"] = {
-        "size": figure.pop("size"), "body_colour": main, "trim_colour": trim, "skin_colour": skin,
-        "hair_colour": palette.linear((0.30, 0.32, 0.36)) if robot else palette.linear(_HAIR[int(rng.integers(4))]),
-        "rim_colour": other, "material": (*_MATERIAL[a.material], 0.16 if world["night"] > 0.5 else 0.06),
+        "size": figure.pop("size"),
+        "body_colour": main,
+        "trim_colour": trim,
+        "skin_colour": skin,
+        "hair_colour": palette.linear((0.30, 0.32, 0.36))
+        if robot
+        else palette.linear(_HAIR[int(rng.integers(4))]),
+        "rim_colour": other,
+        "material": (*_MATERIAL[a.material], 0.16 if world["night"] > 0.5 else 0.06),
         "fade": min(0.2, float(world["fog_density"]) * (2.6 + depth)),
     }
     figure["body"] = BODIES.index(a.shape)

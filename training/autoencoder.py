@@ -10,6 +10,7 @@ stopped at any time and continued with the same command.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def train(arguments: argparse.Namespace) -> None:
     averaged = VideoAutoencoder().to(device)
     optimiser = MuonAdamW(model, lr=arguments.lr)
     ema, store, curve = Ema(model), Checkpoints(out), Curve(out / "curve.csv")
-    clock = RunningClock(arguments.minutes)
+    clock = RunningClock(arguments.minutes, device)
     facts = store.load(model, ema, optimiser) or {}
     clock.spent_s = facts.get("spent_s", 0.0)
     steps, seen, running = int(facts.get("steps", 0)), int(facts.get("samples", 0)), 0.0
@@ -108,10 +109,13 @@ def train(arguments: argparse.Namespace) -> None:
             curve.plot("psnr", "held-out PSNR, dB")
             sample_sheet(averaged, held, out / "sheet.png", device)
             store.save(model, ema, optimiser, spent_s=clock.spent_s, steps=steps, samples=seen)
-            clock.skip()
+            clock.tick()
             next_check = clock.spent_s + 60.0 * arguments.validate_every
     ema.copy_to(averaged)
     save_file({n: p.detach().contiguous() for n, p in averaged.named_parameters()}, out / "ema.safetensors")
+    figures = validate(averaged, held, len(held), device)
+    summary = {"samples": seen, "minutes": clock.spent_s / 60, "validation": figures}
+    (out / "summary.json").write_text(json.dumps(summary, indent=1))
 
 
 def main() -> None:

@@ -141,7 +141,7 @@ def train(arguments: argparse.Namespace) -> None:
     averaged = VideoDenoiser().to(device)
     optimiser = MuonAdamW(model, lr=arguments.lr, adam_only=("table", "modulation", "_in.", "patch_out"))
     ema, store, curve = Ema(model, arguments.ema), Checkpoints(out), Curve(out / "curve.csv")
-    clock = RunningClock(arguments.minutes)
+    clock = RunningClock(arguments.minutes, device)
     facts = store.load(model, ema, optimiser) or {}
     clock.spent_s = facts.get("spent_s", 0.0)
     steps, seen = int(facts.get("steps", 0)), int(facts.get("samples", 0))
@@ -181,7 +181,7 @@ def train(arguments: argparse.Namespace) -> None:
             if arguments.autoencoder and (ended or arguments.sheets):
                 autoencoder = load_autoencoder(Path(arguments.autoencoder), device)
                 sample_sheet(averaged, autoencoder, held, out / "sheet.png", device)
-            clock.skip()
+            clock.tick()
             next_check = clock.spent_s + 60.0 * arguments.validate_every
     ema.copy_to(averaged)
     save_file({n: p.detach().contiguous() for n, p in averaged.named_parameters()}, out / "ema.safetensors")

@@ -18,32 +18,32 @@ from training.optim import Ema, MuonAdamW
 
 
 class RunningClock:
-    """Minutes of running time: a pause (SIGSTOP, a sleeping machine) does not count.
+    """Minutes that a trainer really had: a pause (SIGSTOP) or a busy machine does not eat its budget.
 
-    A step that takes more than eight times the recent median is counted as one median.
+    On a CPU this is the process's CPU time divided by torch's threads; on CUDA it is wall time, with steps that
+    take more than eight times the recent median counted as one median.
     """
 
-    def __init__(self, minutes: float) -> None:
+    def __init__(self, minutes: float, device: torch.device) -> None:
         self.budget_s = minutes * 60.0
         self.spent_s = 0.0
+        self._cpu = device.type == "cpu"
         self._recent: deque[float] = deque(maxlen=50)
-        self._last = time.perf_counter()
+        self._last = self._now()
+
+    def _now(self) -> float:
+        return time.process_time() / torch.get_num_threads() if self._cpu else time.perf_counter()
 
     def tick(self) -> None:
-        now = time.perf_counter()
+        """Count what passed since the last call."""
+        now = self._now()
         passed, self._last = now - self._last, now
-        if len(self._recent) >= 5:
+        if not self._cpu and len(self._recent) >= 5:
             typical = statistics.median(self._recent)
             if passed > 8.0 * typical:
                 passed = typical
         self._recent.append(passed)
         self.spent_s += passed
-
-    def skip(self) -> None:
-        """Leave what passed since the last tick (validation, checkpoints) out of the typical step."""
-        now = time.perf_counter()
-        self.spent_s += min(now - self._last, 60.0)
-        self._last = now
 
     @property
     def fraction(self) -> float:

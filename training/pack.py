@@ -1,0 +1,189 @@
+"""Assemble a pack from training folders, or write a random one for tests.
+
+    python -m training.pack --checkpoints checkpoints --previews data/held --out assets/packs/tiny-worlds --version 0.1.0
+
+Weights are stored in bf16, in files below 9.5 MB; every file stands in the manifest with its hash.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from moe_pipeline.diffusion.autoencoder import VideoAutoencoder, to_model_range
+from moe_pipeline.diffusion.preview import LatentPreview, fit_preview
+from moe_pipeline.experts.denoiser import VideoDenoiser
+from moe_pipeline.gating.gate import TextSigmaGate
+from moe_pipeline.packs import MANIFEST, open_pack
+from moe_pipeline.schema.pack import PACK_SCHEMA_VERSION
+from training.clips import ClipSet
+from training.latents import TEXT_TOKENS, load_autoencoder
+from training.worlds import DOMAINS
+
+FILE_LIMIT = 9_400_000
+EXPERTS: dict[str, tuple[str, str, str]] = {
+    "city": ("City", "Streets and skylines, neon by night and sunlit by day.", "#e0457b"),
+    "landscape": ("Landscape", "Hills, mountains, coasts, deserts and forests under every sky.", "#2e9e5b"),
+    "interior": ("Interior", "Rooms, galleries, halls and portal chambers.", "#c7811f"),
+    "space": ("Space", "Planets, rings, moons, nebulae and asteroids.", "#6a5acd"),
+    "object": ("Object", "Products, solids, gems and vehicles, alone or placed in a world.", "#1f9fb3"),
+    "avatar": ("Avatar", "People and robots that stand, walk, wave, jump and dance.", "#d0542c"),
+}
+
+
+def _shards(state: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, tensor in state.items():
+        length = tensor.numel() * tensor.element_size()
+        if size + length > FILE_LIMIT and shards[-1]:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += length
+    return shards
+
+
+def _component(
+    folder: Path, name: str, kind: str, module: nn.Module, config: dict[str, Any], dtype: torch.dtype, training: Any
+) -> dict[str, Any]:
+    state = {
+        n: t.detach().to("cpu", dtype if t.is_floating_point() else t.dtype).contiguous()
+        for n, t in module.state_dict().items()
+    }
+    shards = _shards(state)
+    files = []
+    for index, shard in enumerate(shards):
+        path = f"{name}.safetensors" if len(shards) == 1 else f"{name}-{index + 1}-of-{len(shards)}.safetensors"
+        save_file(shard, folder / path)
+        content = (folder / path).read_bytes()
+        files.append({"path": path, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)})
+    entry: dict[str, Any] = {"kind": kind, "config": config, "files": files}
+    entry["parameters"] = sum(p.numel() for p in module.parameters())
+    if training is not None:
+        entry["training"] = training
+    return entry
+
+
+def write_pack(
+    folder: Path,
+    parts: Mapping[str, nn.Module],
+    *,
+    version: str,
+    training: Mapping[str, Any],
+    pack_id: str = "tiny-worlds",
+) -> Path:
+    """Write `autoencoder`, `preview`, `gate`, `generalist` and one part a domain; returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.safetensors"):
+        old.unlink()
+
+    def component(name: str, kind: str, config: dict[str, Any], dtype: torch.dtype = torch.bfloat16) -> dict[str, Any]:
+        return _component(folder, name, kind, parts[name], config, dtype, training.get(name))
+
+    def denoiser(name: str, title: str, domain: str, description: str, colour: str) -> dict[str, Any]:
+        entry = component(name, "video-denoiser", {})
+        return entry | {"id": name, "title": title, "domain": domain, "description": description, "colour": colour}
+
+    manifest = {
+        "schema_version": PACK_SCHEMA_VERSION,
+        "id": pack_id,
+        "version": version,
+        "title": "Tiny Worlds",
+        "description": "Six experts for stylised metaverse scenes, trained from scratch on procedural worlds.",
+        "licence": "Apache-2.0",
+        "text_encoder": "all-MiniLM-L6-v2",
+        "text_tokens": TEXT_TOKENS,
+        "latents": {"channels": 16, "spatial": 8, "temporal": 4},
+        "defaults": {
+            "width": 128, "height": 128, "frames": 16, "fps": 8, "steps": 16, "guidance": 3.0, "top_k": 2,
+            "shift": 1.5,
+        },
+        "autoencoder": component("autoencoder", "video-autoencoder", {}),
+        "preview": component("preview", "latent-preview", {}, torch.float32),
+        "generalist": denoiser(
+            "generalist", "Generalist", "all",
+            "The single model: all domains, as many samples as all experts together.", "#8a8f98",
+        ),
+        "experts": [denoiser(domain, title, domain, text, colour) for domain, (title, text, colour) in EXPERTS.items()],
+        "gate": component("gate", "text-sigma", {"experts": len(EXPERTS)}, torch.float32),
+    }  # fmt: skip
+    text = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=100)
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    open_pack(folder).verify()
+    return folder
+
+
+def write_random_pack(folder: Path, seed: int = 0) -> Path:
+    """A pack of the same architecture with random weights: for tests and for timing, never for looking at."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        parts: dict[str, nn.Module] = {
+            "autoencoder": VideoAutoencoder(),
+            "preview": LatentPreview(),
+            "gate": TextSigmaGate(len(EXPERTS)),
+            "generalist": VideoDenoiser(),
+            **{domain: VideoDenoiser() for domain in EXPERTS},
+        }
+        for name, part in parts.items():
+            if name in ("generalist", *EXPERTS):
+                nn.init.normal_(part.get_parameter("patch_out.weight"), std=0.02)
+        nn.init.normal_(parts["preview"].get_parameter("weight"), std=0.2)
+    return write_pack(folder, parts, version="0.0.0", training={}, pack_id="random-worlds")
+
+
+def _preview(autoencoder: VideoAutoencoder, clips: ClipSet, count: int = 120) -> LatentPreview:
+    latents, videos = [], []
+    with torch.inference_mode():
+        for index in range(min(count, len(clips))):
+            video = to_model_range(torch.from_numpy(clips.clip(index).copy())[None])
+            latents.append(autoencoder.encode(video.bfloat16()).float())
+            videos.append(video)
+    return fit_preview(torch.cat(latents), torch.cat(videos))
+
+
+def _averaged(folder: Path) -> tuple[VideoDenoiser, dict[str, Any] | None]:
+    model = VideoDenoiser()
+    model.load_state_dict(load_file(folder / "ema.safetensors"))
+    summary = folder / "summary.json"
+    return model, json.loads(summary.read_text()) if summary.exists() else None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--checkpoints", required=True, help="folder of autoencoder, single, expert-*, gate")
+    parser.add_argument("--previews", required=True, help="rendered shards to fit the preview map on")
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--version", required=True)
+    arguments = parser.parse_args()
+    root = Path(arguments.checkpoints)
+    autoencoder = load_autoencoder(root / "autoencoder", torch.device("cpu"))
+    gate = TextSigmaGate(len(EXPERTS))
+    gate.load_state_dict(load_file(root / "gate" / "gate.safetensors"))
+    parts: dict[str, nn.Module] = {
+        "autoencoder": autoencoder,
+        "preview": _preview(autoencoder, ClipSet([Path(arguments.previews)])),
+        "gate": gate,
+    }
+    training: dict[str, Any] = {}
+    for name, source in {"generalist": "single", **{d: f"expert-{d}" for d in DOMAINS}}.items():
+        parts[name], training[name] = _averaged(root / source)
+    for name, file in (("autoencoder", root / "autoencoder" / "summary.json"), ("gate", root / "gate" / "summary.json")):
+        if file.exists():
+            training[name] = json.loads(file.read_text())
+    folder = write_pack(Path(arguments.out), parts, version=arguments.version, training=training)
+    total = sum(p.stat().st_size for p in folder.iterdir())
+    print(f"{folder}: {total / 1e6:.1f} MB in {len(list(folder.iterdir()))} files")
+
+
+if __name__ == "__main__":
+    main()

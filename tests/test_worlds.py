@@ -134,7 +134,7 @@ def test_camera_moves_stay_below_three_pixels_a_frame() -> None:
         assert np.abs(np.diff(seen * 64, axis=0)).max() < 4, motion
 
 
-PLAN = RenderPlan(clips=3, seed=4, domains=("space", "object"), split="any")
+PLAN = RenderPlan(clips=3, seed=4, domains=("space",), split="any")
 
 
 def _render(folder: Path) -> None:

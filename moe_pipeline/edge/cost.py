@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +61,7 @@ class CostTables:
     steps: int
     sites: tuple[Site, ...]
     paths: dict[tuple[str, str], Path]
+    messages: Messages
     killed: frozenset[str]
     deadline_ms: float | None
 
@@ -67,7 +69,7 @@ class CostTables:
         """The path between two nodes by index; None: unreachable."""
         return self.paths.get((self.sites[start].node.id, self.sites[end].node.id))
 
-    @property
+    @cached_property
     def user(self) -> int:
         """Index of the user's node."""
         return next(i for i, site in enumerate(self.sites) if site.node.id == self.scenario.user)
@@ -98,7 +100,15 @@ def build_tables(
         else (scenario.deadline_ms.value if scenario.deadline_ms is not None else None)
     )
     return CostTables(
-        scenario, workloads, tuple(experts), steps, tuple(sites), paths, frozenset(killed), limit
+        scenario,
+        workloads,
+        tuple(experts),
+        steps,
+        tuple(sites),
+        paths,
+        _messages(workloads, sites, paths),
+        frozenset(killed),
+        limit,
     )
 
 
@@ -207,7 +217,8 @@ def build_problem(tables: CostTables, shape: Shape) -> Problem:
             load_us[e, d] = round(move.ms * 1e3)
             load_uj[e, d] = round(move.radio_j * 1e6)
             weight_kb[e, d] = -(-weights // 1000)
-    messages = _messages(tables, tables.steps if shape == "exchange_every_step" else 1)
+    rounds = tables.steps if shape == "exchange_every_step" else 1
+    unit = tables.messages
     return Problem(
         shape,
         tables.experts,
@@ -221,36 +232,39 @@ def build_problem(tables: CostTables, shape: Shape) -> Problem:
         weight_kb,
         working_kb,
         free_kb,
-        conditioning_us=messages.conditioning_us,
-        conditioning_uj=messages.conditioning_uj,
-        serial_us=messages.serial_us,
-        delay_us=messages.delay_us,
-        exchange_uj=messages.exchange_uj,
-        handover_us=messages.handover_us,
-        handover_uj=messages.handover_uj,
+        conditioning_us=_scaled(unit.conditioning_ms, 1e3),
+        conditioning_uj=_scaled(unit.conditioning_j, 1e6),
+        serial_us=_scaled(unit.serial_ms, rounds * 1e3),
+        delay_us=_scaled(unit.delay_ms, rounds * 1e3),
+        exchange_uj=_scaled(unit.exchange_j, rounds * 1e6),
+        handover_us=_scaled(unit.latents_ms, 1e3),
+        handover_uj=_scaled(unit.latents_j, 1e6),
         deadline_us=None if tables.deadline_ms is None else round(tables.deadline_ms * 1e3),
     )
 
 
 @dataclass(frozen=True)
-class _Messages:
-    conditioning_us: NDArray[np.int64]
-    conditioning_uj: NDArray[np.int64]
-    serial_us: NDArray[np.int64]
-    delay_us: NDArray[np.int64]
-    exchange_uj: NDArray[np.int64]
-    handover_us: NDArray[np.int64]
-    handover_uj: NDArray[np.int64]
+class Messages:
+    """One message of each kind between every two nodes, (D, D): milliseconds and radio joules.
+
+    `serial` and `delay` are latents to a node and the prediction back.
+    """
+
+    conditioning_ms: NDArray[np.float64]
+    conditioning_j: NDArray[np.float64]
+    serial_ms: NDArray[np.float64]
+    delay_ms: NDArray[np.float64]
+    exchange_j: NDArray[np.float64]
+    latents_ms: NDArray[np.float64]
+    latents_j: NDArray[np.float64]
 
 
-def _messages(tables: CostTables, rounds: int) -> _Messages:
-    """Message costs between every two nodes; `rounds` exchanges of latents and predictions."""
-    nodes = len(tables.sites)
-    table = np.zeros((7, nodes, nodes), dtype=np.int64)
-    work = tables.workloads
-    for a in range(nodes):
-        for b in range(nodes):
-            there, back = tables.path(a, b), tables.path(b, a)
+def _messages(work: StageWorkloads, sites: Sequence[Site], paths: dict[tuple[str, str], Path]) -> Messages:
+    table = np.zeros((7, len(sites), len(sites)))
+    for a, start in enumerate(sites):
+        for b, end in enumerate(sites):
+            there = paths.get((start.node.id, end.node.id))
+            back = paths.get((end.node.id, start.node.id))
             if there is None or back is None:
                 continue  # such a node is not allowed anyway
             conditioning = transfer(work.text.output_bytes, there)
@@ -258,15 +272,19 @@ def _messages(tables: CostTables, rounds: int) -> _Messages:
             answer = transfer(work.expert_step.output_bytes, back)
             latents = transfer(work.latent_bytes, there)
             table[:, a, b] = (
-                round(conditioning.total_ms * 1e3),
-                round(conditioning.radio_j * 1e6),
-                round(rounds * (out.serial_ms + answer.serial_ms) * 1e3),
-                round(rounds * (out.delay_ms + answer.delay_ms) * 1e3),
-                round(rounds * (out.radio_j + answer.radio_j) * 1e6),
-                round(latents.total_ms * 1e3),
-                round(latents.radio_j * 1e6),
+                conditioning.total_ms,
+                conditioning.radio_j,
+                out.serial_ms + answer.serial_ms,
+                out.delay_ms + answer.delay_ms,
+                out.radio_j + answer.radio_j,
+                latents.total_ms,
+                latents.radio_j,
             )
-    return _Messages(*table)
+    return Messages(*table)
+
+
+def _scaled(values: NDArray[np.float64], factor: float) -> NDArray[np.int64]:
+    return np.rint(values * factor).astype(np.int64)
 
 
 def _anchors(tables: CostTables, shape: Shape) -> list[Anchor]:
@@ -274,53 +292,73 @@ def _anchors(tables: CostTables, shape: Shape) -> list[Anchor]:
 
     Text runs on the user's node if the raw prompt must stay there, otherwise there or on the coordinator.
     """
-    user = tables.user
+    user, nodes = tables.user, range(len(tables.sites))
     if not may_host(tables, user):
         return []
     combines = 1 if shape == "run_alone_merge_once" else tables.steps
-    found = []
-    for centre in range(len(tables.sites)):
-        if not may_host(tables, centre) or tables.sites[centre].exchange is None:
-            continue
-        texts = {user} if tables.scenario.raw_prompt_stays_on_user_device else {user, centre}
-        for decoder in range(len(tables.sites)):
-            if not may_host(tables, decoder) or tables.sites[decoder].decode is None:
-                continue
-            for text in sorted(texts):
-                anchor = _anchor(tables, text, centre, decoder, combines)
-                if anchor is not None:
-                    found.append(anchor)
-    return found
+    hosts = [d for d in nodes if may_host(tables, d)]
+    centres = [d for d in hosts if tables.sites[d].exchange is not None]
+    tails = {d: tail for d in hosts if (tail := _tail_of(tables, d)) is not None}
+    heads = {d: head for d in hosts if (head := _head_of(tables, d)) is not None}
+    stays = tables.scenario.raw_prompt_stays_on_user_device
+    return [
+        _anchor(tables, heads[text], centre, tails[decoder], combines)
+        for centre in centres
+        for decoder in tails
+        for text in sorted({user} if stays else {user, centre})
+        if text in heads
+    ]
 
 
-def _anchor(tables: CostTables, text: int, centre: int, decoder: int, combines: int) -> Anchor | None:
-    work, user = tables.workloads, tables.user
-    encoder, mixer = tables.sites[text].text, tables.sites[centre].exchange
-    decode, export = tables.sites[decoder].decode, tables.sites[decoder].export
-    prompt_path, latent_path = tables.path(user, text), tables.path(centre, decoder)
-    clip_path = tables.path(decoder, user)
-    if encoder is None or mixer is None or decode is None or export is None:
+@dataclass(frozen=True)
+class _Part:
+    """Text or decode on one node: microseconds, microjoules, kilobytes."""
+
+    node: int
+    compute_us: int
+    network_us: int
+    compute_j: float
+    radio_j: float
+    memory_kb: int
+
+
+def _head_of(tables: CostTables, node: int) -> _Part | None:
+    encoder, path = tables.sites[node].text, tables.path(tables.user, node)
+    if encoder is None or path is None:
         return None
-    if prompt_path is None or latent_path is None or clip_path is None:
+    prompt = transfer(tables.workloads.prompt_bytes, path)
+    memory = -(-stage_memory(tables.workloads.text, encoder) // 1000)
+    compute_us, network_us = round(encoder.total_ms * 1e3), round(prompt.total_ms * 1e3)
+    return _Part(node, compute_us, network_us, encoder.energy_j, prompt.radio_j, memory)
+
+
+def _tail_of(tables: CostTables, node: int) -> _Part | None:
+    decode, export = tables.sites[node].decode, tables.sites[node].export
+    path = tables.path(node, tables.user)
+    if decode is None or export is None or path is None:
         return None
-    prompt = transfer(work.prompt_bytes, prompt_path)
-    latents = transfer(work.latent_bytes, latent_path)
-    clip = transfer(work.export.output_bytes, clip_path)
-    energy = encoder.energy_j + combines * mixer.energy_j + decode.energy_j + export.energy_j
-    memory = (
-        (text, -(-stage_memory(work.text, encoder) // 1000)),
-        (decoder, -(-stage_memory(work.decode, decode) // 1000)),
-    )
+    clip = transfer(tables.workloads.export.output_bytes, path)
+    memory = -(-stage_memory(tables.workloads.decode, decode) // 1000)
+    compute_us = round(decode.total_ms * 1e3) + round(export.total_ms * 1e3)
+    energy = decode.energy_j + export.energy_j
+    return _Part(node, compute_us, round(clip.total_ms * 1e3), energy, clip.radio_j, memory)
+
+
+def _anchor(tables: CostTables, head: _Part, centre: int, tail: _Part, combines: int) -> Anchor:
+    mixer = tables.sites[centre].exchange
+    mixing_ms, mixing_j = (mixer.total_ms, mixer.energy_j) if mixer is not None else (0.0, 0.0)
+    latents_ms = float(tables.messages.latents_ms[centre, tail.node])
+    latents_j = float(tables.messages.latents_j[centre, tail.node])
     return Anchor(
-        text,
+        head.node,
         centre,
-        decoder,
-        text_compute_us=round(encoder.total_ms * 1e3),
-        text_network_us=round(prompt.total_ms * 1e3),
-        combine_us=round(combines * mixer.total_ms * 1e3),
-        tail_compute_us=round(decode.total_ms * 1e3) + round(export.total_ms * 1e3),
-        tail_network_us=round(latents.total_ms * 1e3) + round(clip.total_ms * 1e3),
-        compute_uj=round(energy * 1e6),
-        radio_uj=round((prompt.radio_j + latents.radio_j + clip.radio_j) * 1e6),
-        memory_kb=memory,
+        tail.node,
+        text_compute_us=head.compute_us,
+        text_network_us=head.network_us,
+        combine_us=round(combines * mixing_ms * 1e3),
+        tail_compute_us=tail.compute_us,
+        tail_network_us=round(latents_ms * 1e3) + tail.network_us,
+        compute_uj=round((head.compute_j + combines * mixing_j + tail.compute_j) * 1e6),
+        radio_uj=round((head.radio_j + latents_j + tail.radio_j) * 1e6),
+        memory_kb=((head.node, head.memory_kb), (tail.node, tail.memory_kb)),
     )

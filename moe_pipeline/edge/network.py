@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from moe_pipeline.schema.profiles import EdgeScenario, NetworkProfile
 
@@ -31,22 +32,22 @@ class Path:
 
     hops: tuple[Hop, ...] = ()
 
-    @property
+    @cached_property
     def mbps(self) -> float:
         """Throughput of the narrowest hop; infinite within a node."""
         return min((hop.mbps for hop in self.hops), default=float("inf"))
 
-    @property
+    @cached_property
     def rtt_ms(self) -> float:
         """Round-trip time, all hops."""
         return sum(hop.rtt_ms for hop in self.hops)
 
-    @property
+    @cached_property
     def delay_ms(self) -> float:
         """Mean one-way delay before the first bit arrives: half of RTT and jitter, waits for outages."""
         return sum((hop.rtt_ms + hop.jitter_ms) / 2 + hop.outage_wait_ms for hop in self.hops)
 
-    @property
+    @cached_property
     def loss(self) -> float:
         """Share of packets lost somewhere on the way."""
         kept = 1.0
@@ -54,7 +55,7 @@ class Path:
             kept *= 1.0 - hop.loss
         return 1.0 - kept
 
-    @property
+    @cached_property
     def nj_per_bit(self) -> float:
         """Radio energy of all hops."""
         return sum(hop.nj_per_bit for hop in self.hops)

@@ -8,13 +8,23 @@ count, which removes the symmetry that makes makespans slow to prove.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moe_pipeline.edge.bounds import FAR, best_sequences, objective_bound
+from moe_pipeline.edge.bounds import (
+    FAR,
+    IntArray,
+    Key,
+    anchor_part,
+    best_sequences,
+    count_bound,
+    key_of,
+    quick_bound,
+)
 from moe_pipeline.edge.problem import Anchor, Evaluation, Problem, Weights, evaluate
 
 if TYPE_CHECKING:
@@ -64,38 +74,48 @@ def construct(problem: Problem, anchor: Anchor, weights: Weights) -> tuple[int, 
 
 
 def _solve_parallel(problem: Problem, weights: Weights) -> Solution | None:
-    bounded = [
-        (objective_bound(problem, anchor, weights), index) for index, anchor in enumerate(problem.anchors)
-    ]
-    order = sorted((bound, index) for bound, index in bounded if bound is not None)
+    """Best first over two levels of bounds: a cheap one for each key, a tight one before CP-SAT is asked."""
+    members: dict[Key, list[int]] = {}
+    for index, anchor in enumerate(problem.anchors):
+        members.setdefault(key_of(anchor), []).append(index)
+    queue: list[tuple[int, int, int, Key, list[int]]] = []  # bound, anchor (-1: whole key), serial, key, hint
+    for serial, (key, indices) in enumerate(members.items()):
+        quick = quick_bound(problem, key, weights)
+        if quick is not None:
+            extra = min(anchor_part(problem.anchors[i], weights) for i in indices)
+            heapq.heappush(queue, (quick + extra, -1, serial, key, []))
     best: Solution | None = None
     proven, searched = True, 0
-    for bound, index in order:
-        if best is not None and bound >= weights.value(best.evaluation):
+    while queue:
+        bound, index, serial, key, hint = heapq.heappop(queue)
+        value = weights.value(best.evaluation) if best is not None else FAR
+        if bound >= value:
             break
-        anchor = problem.anchors[index]
-        first = construct(problem, anchor, weights)
-        if first is not None:
-            trial = evaluate(problem, anchor, first)
-            if trial.feasible and (best is None or weights.value(trial) < weights.value(best.evaluation)):
-                best = Solution(anchor, first, trial, True, "cp-sat", searched)
-            if trial.feasible and weights.value(trial) == bound:
-                continue  # it meets its bound: nothing left to find at this anchor
+        if index < 0:
+            least = min(anchor_part(problem.anchors[i], weights) for i in members[key])
+            tight, counts = count_bound(problem, key, weights, value - least)
+            for i in members[key] if tight < FAR else []:
+                refined = max(bound, tight + anchor_part(problem.anchors[i], weights))
+                heapq.heappush(queue, (refined, i, serial, key, counts))
+            continue
         searched += 1
-        limit = weights.value(best.evaluation) - 1 if best is not None else None
-        assignment, complete = _search(problem, anchor, weights, bound, limit, first)
+        anchor = problem.anchors[index]
+        first = _spread(problem, hint) or construct(problem, anchor, weights)
+        assignment, complete = _search(problem, anchor, weights, bound, value - 1 if best else None, first)
         proven &= complete
         if assignment is not None:
             best = Solution(
                 anchor, assignment, evaluate(problem, anchor, assignment), True, "cp-sat", searched
             )
-    return _finish(best, proven, searched)
+    return None if best is None else replace(best, optimal=proven, searched=searched)
 
 
-def _finish(best: Solution | None, proven: bool, searched: int) -> Solution | None:
-    if best is None:
+def _spread(problem: Problem, counts: Sequence[int]) -> tuple[int, ...] | None:
+    """Copies on each node as an assignment of the experts in order; None where it is not allowed."""
+    nodes = [node for node, count in enumerate(counts) for _ in range(count)]
+    if len(nodes) != len(problem.experts):
         return None
-    return Solution(best.anchor, best.assignment, best.evaluation, proven, "cp-sat", searched)
+    return tuple(nodes) if all(problem.allowed[e, d] for e, d in enumerate(nodes)) else None
 
 
 def _groups(problem: Problem) -> list[list[int]]:
@@ -243,16 +263,15 @@ def _energy_of(
 
 def _solve_sequence(problem: Problem, weights: Weights) -> Solution | None:
     """Hand-over: a shortest path where memory and deadline do not bind, CP-SAT where they do."""
-    tables = {
-        (anchor.text, anchor.text_us): best_sequences(problem, anchor.text_us, anchor.text, weights)
-        for anchor in problem.anchors
-    }
+    tables: dict[tuple[int, int], tuple[IntArray, list[list[int]]]] = {}
     order: list[tuple[int, int]] = []
     for index, anchor in enumerate(problem.anchors):
-        value = int(tables[anchor.text, anchor.text_us][0][anchor.coordinator])
+        key = (anchor.text, anchor.text_us)
+        if key not in tables:
+            tables[key] = best_sequences(problem, anchor.text_us, anchor.text, weights)
+        value = int(tables[key][0][anchor.coordinator])
         if value < FAR:
-            fixed = weights.latency * anchor.fixed_us + weights.energy * (anchor.compute_uj + anchor.radio_uj)
-            order.append((value + fixed, index))
+            order.append((value + anchor_part(anchor, weights), index))
     best: Solution | None = None
     proven, searched = True, 0
     for bound, index in sorted(order):
@@ -272,9 +291,7 @@ def _solve_sequence(problem: Problem, weights: Weights) -> Solution | None:
             best = Solution(
                 anchor, assignment, evaluate(problem, anchor, assignment), True, "cp-sat", searched
             )
-    if best is None:
-        return None
-    return Solution(best.anchor, best.assignment, best.evaluation, proven, best.solver, searched)
+    return None if best is None else replace(best, optimal=proven, searched=searched)
 
 
 def _search_sequence(

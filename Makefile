@@ -47,6 +47,16 @@ fix: $(DEV_STAMP) ## format, and mend what ruff and typos can mend
 typecheck: $(DEV_STAMP) ## types alone
 	$(BIN)/mypy
 
+golden: $(DEV_STAMP) ## rewrite tests/golden/ from the code: look at the diff before you commit it
+	$(PY) -m pytest -m "not gpu" --update-golden
+	@git status --short tests/golden
+
+train: $(DEV_STAMP) ## train the pack from nothing: hours on two cores, resumable (runs/train.sh has the knobs)
+	PY=$(PY) bash runs/train.sh
+
+bench: $(APP_STAMP) ## measure latency, first preview, cold start and memory on this machine
+	$(PY) -m moe_pipeline bench
+
 clean: ## remove .venv, caches and outputs; weights, data and checkpoints stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .gradio out outputs test-artifacts
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

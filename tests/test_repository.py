@@ -103,7 +103,7 @@ def test_no_text_names_a_place_on_somebodys_disk() -> None:
 
 def lint_imports(root: Path) -> subprocess.CompletedProcess[str]:
     script = Path(sys.executable).with_name("lint-imports")
-    command = [str(script), "--no-logo", "--no-cache", "--config", str(root / "pyproject.toml")]
+    command = [str(script), "--no-logo", "--no-cache", str(root / "pyproject.toml")]
     env = {**os.environ, "PYTHONPATH": str(root), "NO_COLOR": "1", "COLUMNS": "200"}
     return subprocess.run(command, cwd=root, env=env, capture_output=True, text=True)
 

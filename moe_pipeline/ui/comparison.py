@@ -1,0 +1,87 @@
+"""Mixture of experts beside the single model: same prompt, same seed, one control."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from moe_pipeline.interfaces import Step
+from moe_pipeline.schema.metrics import MetricInfo
+from moe_pipeline.schema.record import RunRecord
+from moe_pipeline.ui.panel import Panel, View
+from moe_pipeline.ui.stage import clip_view, preview_strip
+
+MODES = ("moe", "single")
+TITLES = {"moe": "mixture", "single": "single model"}
+DIRECTIONS = {"higher": "higher", "lower": "lower", "none": "no direction"}
+READY = "Makes the scene twice from the same seed: once by the mixture, once by one single model."
+
+
+def empty_comparison() -> View:
+    """Nothing has been compared yet."""
+    side = {"text": "", "clip": None, "preview": None, "done": False}
+    return {
+        "state": "idle",
+        "headline": READY,
+        "error": "",
+        "sides": {mode: dict(side) for mode in MODES},
+        "rows": [],
+    }
+
+
+def comparison_started(view: View, headline: str, state: str = "waiting") -> View:
+    """A new comparison begins; the last one stays in sight until its clips are replaced."""
+    sides = {mode: {**view["sides"][mode], "preview": None, "done": False, "text": "waiting"} for mode in MODES}
+    return {**view, "state": state, "headline": headline, "error": "", "sides": sides}
+
+
+def comparison_step(view: View, mode: str, step: Step, seconds: float) -> View:
+    """Progress of one of the two runs."""
+    side = {**view["sides"][mode], "text": f"step {step.index + 1} of {step.total}"}
+    if step.preview is not None:
+        side["preview"] = preview_strip(step.preview, seconds)
+    headline = f"{TITLES[mode].capitalize()}: step {step.index + 1} of {step.total}"
+    return {**view, "state": "running", "headline": headline, "sides": {**view["sides"], mode: side}}
+
+
+def comparison_clip(view: View, mode: str, record: RunRecord, path: Path | str) -> View:
+    """One of the two clips is there."""
+    text = f"{record.timing.total_ms / 1000:.2f} s measured"
+    side = {"text": text, "clip": clip_view(record, path), "preview": None, "done": True}
+    return {**view, "sides": {**view["sides"], mode: side}}
+
+
+def comparison_finished(view: View, runs: Mapping[str, RunRecord], catalogue: Mapping[str, MetricInfo]) -> View:
+    """Both clips are there: their figures side by side."""
+    seed = runs["moe"].request.seed
+    headline = f"Same prompt, same seed {seed}, same number of steps."
+    return {**view, "state": "done", "headline": headline, "rows": comparison_rows(runs, catalogue)}
+
+
+def comparison_rows(runs: Mapping[str, RunRecord], catalogue: Mapping[str, MetricInfo]) -> list[View]:
+    """Every figure both clips have, which of the two is better where there is a better, and the measured time."""
+    moe, single = runs["moe"].metrics, runs["single"].metrics
+    rows = []
+    for name, info in catalogue.items():
+        left, right = moe.value(name), single.value(name)
+        if left is None or right is None:
+            continue
+        better = ""
+        if info.direction != "none" and abs(left - right) > 1e-9:
+            better = "moe" if (left > right) == (info.direction == "higher") else "single"
+        rows.append(_row(info.title, f"{left:.4g}", f"{right:.4g}", DIRECTIONS[info.direction], better))
+    times = {mode: runs[mode].timing.total_ms / 1000 for mode in MODES}
+    faster = "moe" if times["moe"] < times["single"] else "single"
+    rows.append(_row("Time, measured", f"{times['moe']:.2f} s", f"{times['single']:.2f} s", "lower", faster))
+    return rows
+
+
+def _row(title: str, moe: str, single: str, direction: str, better: str) -> View:
+    return {"title": title, "moe": moe, "single": single, "direction": direction, "better": better}
+
+
+class Comparison(Panel):
+    """The Compare tab."""
+
+    def __init__(self) -> None:
+        super().__init__("comparison", empty_comparison(), label="Comparison", elem_id="comparison")

@@ -1,0 +1,324 @@
+"""What the page's events do: they drive the pipeline's stream and yield views. No drawing, no numbers of their own."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from moe_pipeline.interfaces import Cancelled, Event, Failed, Finished, RunControl, Step
+from moe_pipeline.pipeline import MoEVideoPipeline
+from moe_pipeline.runs import RunStore
+from moe_pipeline.schema.errors import MoEverseError
+from moe_pipeline.schema.placement import Placement
+from moe_pipeline.schema.record import RunRecord
+from moe_pipeline.schema.request import SceneRequest
+from moe_pipeline.studies.compare import compare
+from moe_pipeline.ui import plots
+from moe_pipeline.ui.comparison import (
+    comparison_clip,
+    comparison_finished,
+    comparison_started,
+    comparison_step,
+)
+from moe_pipeline.ui.edge_view import edge_failed, empty_devices
+from moe_pipeline.ui.gate_chart import empty_gate, empty_plan
+from moe_pipeline.ui.panel import View
+from moe_pipeline.ui.sessions import Desk, Desks
+from moe_pipeline.ui.turns import UNEXPECTED, Refused, RunFeed, Turns, Waiting
+from moe_pipeline.ui.view_state import RunView, Scene, draft, first_view, fold, placed, refused, stopped, waiting
+
+log = logging.getLogger(__name__)
+
+NEW_SEED_BELOW = 1_000_000  # drawn seeds stay short enough to read out
+COMPARED = 2
+Inputs = tuple[Any, ...]
+
+
+def ask(prompt: str, seed: Any, steps: Any, guidance: Any, top_k: Any, mode: str, scenario: str,
+        objective: str) -> SceneRequest:  # fmt: skip
+    """A request from the page's controls.
+
+    Raises:
+        MoEverseError: in one sentence, for whatever a person may have typed.
+    """
+    if seed is not None and float(seed) != int(seed):
+        raise MoEverseError("bad_request", f"request: seed must be a whole number, got {seed:g}.")
+    return SceneRequest.parse(
+        prompt=prompt or "",
+        seed=None if seed is None else int(seed),
+        steps=int(steps),
+        guidance=float(guidance),
+        top_k=int(top_k),
+        mode=mode,
+        scenario=scenario,
+        objective=objective,
+    )
+
+
+class StudioHandlers:
+    """Event handlers of all open pages over one loaded pipeline."""
+
+    def __init__(self, pipeline: MoEVideoPipeline, scene: Scene, runs: RunStore) -> None:
+        self.pipeline = pipeline
+        self.scene = scene
+        self.runs = runs
+        self.turns = Turns()
+        self.desks = Desks(first_view(scene))
+
+    # ── generate ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def generate(self, prompt: str, seed: Any, locked: bool, *settings: Any,
+                 request: gr.Request) -> Iterator[tuple[Any, ...]]:  # fmt: skip
+        """Make a clip. Yields the seed that is used, then the page's panels, several times a second."""
+        desk = self.desks.of(request.session_hash)
+        if not locked:
+            seed = secrets.randbelow(NEW_SEED_BELOW)
+        control = RunControl()
+        try:
+            scene_request = ask(prompt, seed, *settings)
+            folder = self._new_folder()
+        except MoEverseError as error:
+            desk.view = refused(desk.view, error.sentence())
+            yield (seed, *desk.view.panels())
+            return
+        desk.request, desk.run = scene_request, control
+        self._impose(desk, control)
+        feed = RunFeed(lambda: self.pipeline.stream(scene_request, out=folder, control=control), self.turns, control)
+        try:
+            for batch in feed.batches():
+                for item in batch:
+                    desk.view = self._next(desk.view, item)
+                yield (seed, *desk.view.panels())
+            if desk.view.stage["state"] in ("waiting", "running"):  # cancelled before the stream could say so
+                desk.view = stopped(desk.view)
+                yield (seed, *desk.view.panels())
+        finally:
+            control.cancel()
+            if desk.run is control:
+                desk.run = None
+
+    def _next(self, view: RunView, item: Event | Waiting | Refused) -> RunView:
+        if isinstance(item, Waiting):
+            return waiting(view, item.ahead)
+        if isinstance(item, Refused):
+            return refused(view, item.sentence)
+        return fold(view, item, self.scene)
+
+    def stop(self, request: gr.Request) -> None:
+        """Stop this page's clip."""
+        desk = self.desks.of(request.session_hash)
+        if desk.run is not None:
+            desk.run.cancel()
+
+    def _new_folder(self) -> Path:
+        self.runs.expire()
+        return self.runs.new_run()
+
+    def _impose(self, desk: Desk, control: RunControl) -> None:
+        """A new run meets the edge as this page left it: devices stay dead, links stay slow."""
+        for device in desk.killed:
+            control.kill(device)
+        if desk.bandwidth_scale != 1.0:
+            control.scale_bandwidth(desk.bandwidth_scale)
+        control.take_change()  # these are where the run starts, not changes in the middle of it
+
+    # ── plan as you type ─────────────────────────────────────────────────────────────────────────────────
+
+    def preview(self, prompt: str, seed: Any, *settings: Any, request: gr.Request) -> tuple[Any, ...]:
+        """Plan, gate and placement of what stands in the prompt right now; milliseconds, nothing is denoised."""
+        desk = self.desks.of(request.session_hash)
+        if desk.busy:
+            return (gr.skip(),) * 4
+        if not (prompt or "").strip():
+            desk.view = replace(
+                desk.view, plan=empty_plan(), gate=empty_gate(self.scene.palette, int(settings[0])),
+                devices=empty_devices(),
+            )  # fmt: skip
+            return self._drafted(desk)
+        try:
+            scene_request = ask(prompt, seed, *settings)
+            plan, gate = self.pipeline.plan(scene_request), self.pipeline.gate(scene_request)
+        except MoEverseError as error:
+            plan_panel = {**empty_plan(), "error": error.sentence()}
+            desk.view = replace(desk.view, plan=plan_panel, devices=empty_devices(""))
+            return self._drafted(desk)
+        desk.request = scene_request
+        placement, trouble = self._place(desk)
+        desk.view = draft(desk.view, self.scene, plan, gate, placement, trouble)
+        if placement is None:
+            desk.view = self._without_placement(desk, trouble)
+        return self._drafted(desk)
+
+    def _drafted(self, desk: Desk) -> tuple[Any, ...]:
+        view = desk.view
+        return view.plan, view.gate, view.devices, view.edge
+
+    def _place(self, desk: Desk) -> tuple[Placement | None, str]:
+        """The placement for this page's newest request and edge conditions, or why there is none."""
+        if desk.request is None:
+            return None, ""
+        try:
+            return self.pipeline.place(
+                desk.request, killed=desk.killed, bandwidth_scale=desk.bandwidth_scale
+            ), ""
+        except MoEverseError as error:
+            return None, error.sentence()
+
+    def _without_placement(self, desk: Desk, trouble: str) -> RunView:
+        edge = edge_failed(desk.view.edge, trouble, desk.killed, desk.bandwidth_scale)
+        if desk.request is not None and edge["scenario"] != desk.request.scenario:
+            # The map on the page is of another scenario: show none rather than the wrong one.
+            chosen = next((s for s in self.scene.scenarios if s.id == desk.request.scenario), None)
+            if chosen is not None:
+                edge |= {"scenario": chosen.id, "description": chosen.description, "nodes": [], "links": []}
+        return replace(desk.view, devices=empty_devices(trouble), edge=edge)
+
+    # ── edge ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def kill(self, event: gr.EventData, request: gr.Request) -> tuple[Any, Any]:
+        """A device dies: a run in progress re-plans and says so in its stream, otherwise the page re-plans now."""
+        desk, device = self.desks.of(request.session_hash), self._known_device(event, request)
+        if device is None:
+            return gr.skip(), gr.skip()
+        desk.killed |= {device}
+        return self._edge_changed(desk, lambda control: control.kill(device))
+
+    def revive(self, event: gr.EventData, request: gr.Request) -> tuple[Any, Any]:
+        """A device is back; it can be used from the next placement on."""
+        desk = self.desks.of(request.session_hash)
+        desk.killed -= {str(getattr(event, "device", ""))}
+        return self._edge_changed(desk, None)
+
+    def restore(self, request: gr.Request) -> tuple[Any, Any]:
+        """All devices and links as the scenario describes them."""
+        desk = self.desks.of(request.session_hash)
+        desk.killed, desk.bandwidth_scale = frozenset(), 1.0
+        return self._edge_changed(desk, lambda control: control.scale_bandwidth(1.0))
+
+    def bandwidth(self, event: gr.EventData, request: gr.Request) -> tuple[Any, Any]:
+        """Every link carries a multiple of its nominal throughput."""
+        desk = self.desks.of(request.session_hash)
+        try:
+            scale = float(getattr(event, "scale", 1.0))
+        except (TypeError, ValueError):
+            return gr.skip(), gr.skip()
+        desk.bandwidth_scale = round(min(10.0, max(0.01, scale)), 4) if scale == scale else 1.0
+        return self._edge_changed(desk, lambda control: control.scale_bandwidth(desk.bandwidth_scale))
+
+    def choose_scenario(self, event: gr.EventData, request: gr.Request) -> Any:
+        """The Edge tab's picker: passes the choice on to the page's one scenario control."""
+        wanted = str(getattr(event, "id", ""))
+        desk = self.desks.of(request.session_hash)
+        if wanted not in {scenario.id for scenario in self.scene.scenarios}:
+            return gr.skip()
+        desk.killed = frozenset()  # devices of another deployment
+        return wanted
+
+    def _known_device(self, event: gr.EventData, request: gr.Request) -> str | None:
+        device = str(getattr(event, "device", ""))
+        nodes = self.desks.of(request.session_hash).view.edge["nodes"]
+        return device if device in {node["id"] for node in nodes} else None
+
+    def _edge_changed(self, desk: Desk, tell: Callable[[RunControl], None] | None) -> tuple[Any, Any]:
+        if desk.run is not None:
+            if tell is not None:
+                tell(desk.run)
+            return gr.skip(), gr.skip()  # the stream's `replanned` event redraws both panels
+        before = desk.view.edge["total_ms"]
+        placement, trouble = self._place(desk)
+        if placement is None:
+            desk.view = self._without_placement(desk, trouble)
+        else:
+            text = _difference(before, placement.totals.latency.total)
+            desk.view = placed(desk.view, self.scene, placement, text)
+        return desk.view.devices, desk.view.edge
+
+    def latency_charts(self, request: gr.Request) -> tuple[Any, Any]:
+        """The charts that stand still, of the last clip's placement."""
+        record = self.desks.of(request.session_hash).view.record
+        if record is None or record.placement is None:
+            return gr.skip(), gr.skip()
+        palette = self.scene.palette
+        return plots.latency_split(record.placement, palette), plots.energy_split(record.placement, palette)
+
+    # ── compare ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def compare(self, prompt: str, seed: Any, *settings: Any, request: gr.Request) -> Iterator[tuple[Any, Any]]:
+        """Mixture and single model from the same seed. Yields the Compare panel and, at the end, the radar."""
+        desk = self.desks.of(request.session_hash)
+        control = RunControl()
+        try:
+            scene_request = ask(prompt, seed, *settings)
+            folder = self._new_folder()
+        except MoEverseError as error:
+            desk.comparison = {**desk.comparison, "error": error.sentence(), "state": "failed"}
+            yield desk.comparison, gr.skip()
+            return
+        desk.compare = control
+        feed = RunFeed(lambda: compare(self.pipeline, scene_request, folder, control=control), self.turns, control)
+        records: dict[str, RunRecord] = {}
+        before = desk.comparison
+        desk.comparison = comparison_started(before, "Starting")
+        try:
+            for batch in feed.batches():
+                for item in batch:
+                    desk.comparison = self._compared(desk.comparison, item, folder, records)
+                yield desk.comparison, gr.skip()
+            if len(records) == COMPARED:
+                desk.comparison = comparison_finished(desk.comparison, records, self.scene.catalogue)
+                yield desk.comparison, plots.metric_radar(records, self.scene.catalogue)
+            elif desk.comparison["state"] != "failed":
+                desk.comparison = {**before, "state": "stopped", "headline": "Stopped."}
+                yield desk.comparison, gr.skip()
+        finally:
+            control.cancel()
+            if desk.compare is control:
+                desk.compare = None
+
+    def _compared(self, view: View, item: tuple[str, Event] | Waiting | Refused, folder: Path,
+                  records: dict[str, RunRecord]) -> View:  # fmt: skip
+        if isinstance(item, Waiting):
+            headline = f"Waiting: {item.ahead} before yours" if item.ahead else "Starting"
+            return {**view, "state": "waiting", "headline": headline}
+        if isinstance(item, Refused):
+            return {**view, "state": "failed", "headline": "Not compared.", "error": item.sentence}
+        mode, event = item
+        match event:
+            case Step():
+                seconds = 2.0
+                return comparison_step(view, mode, event, seconds)
+            case Finished(clip=clip):
+                records[mode] = clip.record
+                return comparison_clip(view, mode, clip.record, clip.path or folder / f"{mode}.mp4")
+            case Failed(message=message):
+                return {**view, "state": "failed", "headline": "Not compared.", "error": message}
+            case Cancelled():
+                return {**view, "headline": "Stopping"}
+            case _:
+                return {**view, "state": "running"}
+
+    def stop_compare(self, request: gr.Request) -> None:
+        """Stop this page's comparison."""
+        desk = self.desks.of(request.session_hash)
+        if desk.compare is not None:
+            desk.compare.cancel()
+
+    def leave(self, request: gr.Request) -> None:
+        """The page was closed."""
+        self.desks.close(request.session_hash)
+
+
+def _difference(before: float | None, after: float) -> str:
+    """`Re-planned: 412 ms before, 655 ms now.`"""
+    if before is None or abs(before - after) < 0.05:
+        return "Re-planned: the estimate stays as it was."
+    return f"Re-planned: {before:,.0f} ms estimated before, {after:,.0f} ms now."
+
+
+__all__ = ["UNEXPECTED", "StudioHandlers", "ask"]

@@ -1,0 +1,63 @@
+// Mixture and single model from the same seed: two clips under one control, side by side or with a wipe.
+MoE.views.comparison = (root) => {
+  const { el, format } = MoE;
+  const names = { moe: "Mixture of experts", single: "Single model" };
+  const slots = {};
+  for (const mode of ["moe", "single"]) {
+    const canvas = el("canvas", { class: "mv-preview", "aria-hidden": "true" });
+    const video = MoE.video(names[mode]);
+    video.classList.add("mv-clip");
+    const label = el("figcaption", {}, el("b", {}, names[mode]), el("span", {}));
+    slots[mode] = { canvas, video, label, url: null, preview: new MoE.PreviewPlayer(canvas),
+      node: el("figure", { class: `mv-half mv-half-${mode}` }, el("div", { class: "mv-slot" }, el("div", { class: "mv-empty" }), video, canvas), label) };
+  }
+  const wipe = el("input", { type: "range", min: 0, max: 100, value: 50, class: "mv-wipe", "aria-label": "Wipe between mixture and single model" });
+  const pair = el("div", { class: "mv-pair", "data-view": "side" }, slots.moe.node, slots.single.node, wipe);
+  const buttons = [["side", "Side by side"], ["wipe", "Wipe"]].map(([view, text]) =>
+    el("button", { type: "button", class: "mv-toggle", "aria-pressed": String(view === "side"), onclick: () => {
+      pair.dataset.view = view;
+      buttons.forEach((node, i) => node.setAttribute("aria-pressed", ["side", "wipe"][i] === view));
+    } }, text));
+  wipe.addEventListener("input", () => pair.style.setProperty("--cut", `${wipe.value}%`));
+  pair.style.setProperty("--cut", "50%");
+  const controls = MoE.transport([slots.moe.video, slots.single.video], "both clips");
+  const status = el("p", { class: "mv-status", role: "status", "aria-live": "polite" });
+  const error = el("p", { class: "mv-error", role: "alert", hidden: true });
+  const table = el("table", { class: "mv-table" });
+  root.replaceChildren(
+    el("div", { class: "mv-head" }, status, el("div", { class: "mv-toggles", role: "group", "aria-label": "View" }, ...buttons)),
+    error, pair, controls, el("div", { class: "mv-scroll" }, table));
+
+  return (value) => {
+    root.dataset.state = value.state;
+    status.textContent = value.headline;
+    error.hidden = !value.error;
+    error.textContent = value.error || "";
+    if (value.state === "running" || value.state === "waiting") document.documentElement.dataset.moeCompare = "busy";
+    else document.documentElement.dataset.moeCompare = "still";
+    for (const mode of ["moe", "single"]) {
+      const slot = slots[mode];
+      const side = value.sides[mode];
+      slot.label.lastChild.textContent = side.text;
+      if (side.clip && side.clip.url !== slot.url) {
+        slot.url = side.clip.url;
+        slot.video.src = side.clip.url;
+        slot.video.setAttribute("aria-label", `${names[mode]}: ${side.clip.prompt}`);
+        if (!MoE.reducedMotion()) MoE.play(slot.video);
+      }
+      const forming = Boolean(side.preview) && !side.done;
+      slot.node.dataset.forming = forming;
+      slot.node.dataset.clip = Boolean(side.clip);
+      forming ? slot.preview.show(side.preview) : slot.preview.stop();
+    }
+    if (value.rows.length) {
+      table.replaceChildren(
+        el("caption", { class: "mv-spoken" }, "Mixture of experts against single model"),
+        el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Figure"), el("th", { scope: "col" }, "Mixture"), el("th", { scope: "col" }, "Single"), el("th", { scope: "col" }, "Better when"))),
+        el("tbody", {}, ...value.rows.map((row) => el("tr", {}, el("th", { scope: "row" }, row.title),
+          el("td", { class: row.better === "moe" ? "mv-better" : "" }, row.moe),
+          el("td", { class: row.better === "single" ? "mv-better" : "" }, row.single),
+          el("td", { class: "mv-muted" }, row.direction)))));
+    } else table.replaceChildren();
+  };
+};

@@ -1,0 +1,43 @@
+// The plan: background and subjects marked in the prompt itself, and what the gate says about each part.
+MoE.views.plan = (root) => {
+  const { el, format } = MoE;
+  const text = el("p", { class: "mv-prompt" });
+  const parts = el("ul", { class: "mv-parts" });
+  const coverage = el("p", { class: "mv-note", hidden: true });
+  const tag = el("span", { class: "mv-tag" });
+  const error = el("p", { class: "mv-error", role: "alert", hidden: true });
+  root.replaceChildren(el("div", { class: "mv-head" }, el("h3", {}, "Plan"), tag), error, text, parts, coverage);
+
+  const names = { background: "background", subject: "subject" };
+  return (value) => {
+    error.hidden = !value.error;
+    error.textContent = value.error;
+    root.dataset.empty = value.prompt ? "no" : "yes";
+    tag.textContent = value.parts.length ? `${value.parts.length} part${value.parts.length > 1 ? "s" : ""}` : "";
+    if (!value.prompt) {
+      text.textContent = "Type a scene: its background and subjects are marked here.";
+      parts.replaceChildren();
+      coverage.hidden = true;
+      return;
+    }
+    const pieces = [];
+    let at = 0;
+    for (const part of [...value.parts].sort((a, b) => a.start - b.start)) {
+      if (part.start < at) continue;  // a span inside another one is listed below, not marked twice
+      if (part.start > at) pieces.push(value.prompt.slice(at, part.start));
+      pieces.push(el("mark", { class: `mv-mark mv-${part.role}`, style: { "--c": part.colour } }, value.prompt.slice(part.start, part.end)));
+      at = part.end;
+    }
+    pieces.push(value.prompt.slice(at));
+    text.replaceChildren(...pieces);
+    parts.replaceChildren(...value.parts.map((part) => el("li", {},
+      el("span", { class: "mv-role" }, part.region && part.region !== "everywhere" ? `${names[part.role]}, ${part.region}` : names[part.role]),
+      el("span", { class: "mv-part-text" }, part.text),
+      el("span", { class: "mv-split", role: "img", "aria-label": part.experts.map((e) => `${e.title} ${format.percent(e.weight)}`).join(", ") },
+        ...part.experts.map((e) => el("span", { style: { "--c": e.colour, "flex-grow": e.weight }, title: `${e.title} ${format.percent(e.weight)}` }))),
+      el("span", { class: "mv-part-expert" }, part.experts.length ? part.experts[0].title : ""))));
+    coverage.hidden = !value.low_coverage;
+    coverage.textContent = value.low_coverage
+      ? `Low coverage (${format.percent(value.coverage)}): little of this prompt is in what the pack was trained on. A clip will come, but it may miss what you asked for.` : "";
+  };
+};

@@ -1,0 +1,194 @@
+"""Builds the page: controls, stage and charts in one view, then Metrics, Compare, Edge and Details."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import gradio as gr
+
+from moe_pipeline.metrics import METRICS
+from moe_pipeline.pipeline import MoEVideoPipeline
+from moe_pipeline.runs import RunStore
+from moe_pipeline.schema.request import DEFAULT_SCENARIO, Objective
+from moe_pipeline.ui import api
+from moe_pipeline.ui.comparison import Comparison
+from moe_pipeline.ui.edge_view import DevicesPanel, EdgePanel
+from moe_pipeline.ui.gate_chart import GateChart, PlanPanel
+from moe_pipeline.ui.handlers import StudioHandlers
+from moe_pipeline.ui.metric_cards import MetricCards
+from moe_pipeline.ui.palette import Palette
+from moe_pipeline.ui.stage import DetailsPanel, Stage
+from moe_pipeline.ui.view_state import Scene, first_view
+
+# One for each domain of the embedded pack, then two that need two experts at once.
+EXAMPLES = (
+    "a neon city street at night with a flying car",
+    "snowy mountains at sunset under a pink sky",
+    "a cosy living room with warm lamp light",
+    "a purple nebula with a ringed planet in space",
+    "a golden crystal turning slowly on a pedestal",
+    "a blue avatar dancing",
+    "an avatar dancing in a neon city street at night",
+    "a spaceship floating over a desert at dawn",
+)
+QUEUE = "model"  # every event that uses the model shares this limit; the fair order is kept by `Turns`
+AT_ONCE = 24
+CACHE_HOURS = 6
+# Typing is answered when it pauses, not at each letter.
+PAUSE = "async (...values) => { await new Promise((go) => setTimeout(go, 150)); return values; }"
+STILL = "() => { document.documentElement.dataset.moeRun = 'still'; }"
+COMPARE_STILL = "() => { document.documentElement.dataset.moeCompare = 'still'; }"
+DICE = "() => Math.floor(Math.random() * 1000000)"
+HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+
+
+def create_studio(pipeline: MoEVideoPipeline, runs: RunStore | None = None) -> gr.Blocks:
+    """The app over a loaded pipeline; launch it with `theme.launch_options()`.
+
+    Args:
+        pipeline: shared by all visitors.
+        runs: where clips and records go; None is this user's cache folder.
+    """
+    runs = runs or RunStore()
+    scenarios = pipeline.scenarios()
+    scene = Scene(Palette.of(pipeline.manifest), scenarios, pipeline.profiles, METRICS, DEFAULT_SCENARIO)
+    handlers = StudioHandlers(pipeline, scene, runs)
+    # Finished clips are streamed from their run's folder instead of being copied into Gradio's cache.
+    runs.root.mkdir(parents=True, exist_ok=True)
+    gr.set_static_paths([runs.root])
+    with gr.Blocks(
+        title="MoEverse",
+        analytics_enabled=False,
+        fill_width=True,
+        delete_cache=(3600, CACHE_HOURS * 3600),
+    ) as studio:
+        _build(handlers)
+        api.publish(handlers, QUEUE)
+    studio.queue(max_size=64)
+    return studio
+
+
+def _build(handlers: StudioHandlers) -> None:
+    first = first_view(handlers.scene)
+    _header(handlers)
+    with gr.Row(elem_classes="mv-work", equal_height=False):
+        with gr.Column(elem_classes="mv-left-column", scale=4, min_width=260):
+            prompt, seed, locked, settings, generate, stop = _controls(handlers)
+        with gr.Column(elem_classes="mv-centre-column", scale=5, min_width=260):
+            stage = Stage()
+        with gr.Column(elem_classes="mv-right-column", scale=5, min_width=260):
+            gate, plan, devices = GateChart(first.gate), PlanPanel(first.plan), DevicesPanel()
+    with gr.Tabs(elem_classes="mv-tabs"):
+        with gr.Tab("Metrics", id="metrics"):
+            metrics = MetricCards()
+        with gr.Tab("Compare", id="compare"):
+            with gr.Row(elem_classes="mv-compare-bar"):
+                compare = gr.Button("Compare with the single model", variant="primary", elem_id="compare", scale=0)
+                stop_compare = gr.Button("Stop", elem_id="stop-compare", scale=0)
+            with gr.Row(equal_height=False, elem_classes="mv-compare-row"):
+                with gr.Column(scale=7, min_width=280):
+                    comparison = Comparison()
+                with gr.Column(scale=4, min_width=280):
+                    radar = gr.Plot(label="Metrics, mixture against single: further out is better", elem_id="radar")
+        with gr.Tab("Edge", id="edge-tab", render_children=True):
+            edge = EdgePanel(first.edge)
+            with gr.Row(elem_classes="mv-split-charts"):
+                latency = gr.Plot(label="Latency split of the last clip's placement, estimated", elem_id="latency")
+                energy = gr.Plot(label="Energy of the last clip's placement, estimated", elem_id="energy")
+        with gr.Tab("Details", id="details-tab"):
+            details = DetailsPanel()
+    panels = [stage, plan, gate, devices, edge, metrics, details]
+    run = gr.on(
+        [generate.click, prompt.submit], handlers.generate, [prompt, seed, locked, *settings], [seed, *panels],
+        concurrency_id=QUEUE, concurrency_limit=AT_ONCE, **HIDDEN,
+    )  # fmt: skip
+    run.then(None, js=STILL, **HIDDEN).then(handlers.latency_charts, None, [latency, energy], **HIDDEN)
+    stop.click(handlers.stop, queue=False, **HIDDEN)
+    _plan_as_you_type(handlers, prompt, seed, settings, [plan, gate, devices, edge])
+    compared = compare.click(
+        handlers.compare, [prompt, seed, *settings], [comparison, radar],
+        concurrency_id=QUEUE, concurrency_limit=AT_ONCE, **HIDDEN,
+    )  # fmt: skip
+    compared.then(None, js=COMPARE_STILL, **HIDDEN)
+    stop_compare.click(handlers.stop_compare, queue=False, **HIDDEN)
+    _edge_events(handlers, edge, devices, settings[4])
+    gr.context.Context.root_block.unload(handlers.leave)
+
+
+def _header(handlers: StudioHandlers) -> None:
+    manifest = handlers.pipeline.manifest
+    experts = len(manifest.experts)
+    gr.HTML(
+        f"""<header class="mv-header"><div><h1>MoEverse</h1>
+        <p>A scene in words becomes a short clip: {experts} expert video models, mixed by a gate,
+        placed on the mobile edge.</p></div>
+        <button type="button" class="mv-theme" aria-label="Switch between light and dark"
+        onclick="document.body.classList.toggle('dark')">◐</button></header>""",
+        apply_default_css=False,
+        padding=False,
+        js_on_load=None,
+    )
+
+
+def _controls(handlers: StudioHandlers) -> tuple[gr.Textbox, gr.Number, gr.Checkbox, list[Any], gr.Button, gr.Button]:
+    defaults = handlers.pipeline.manifest.defaults
+    prompt = gr.Textbox(
+        value=EXAMPLES[6], label="Scene", lines=3, max_lines=6, elem_id="prompt",
+        placeholder="A place, who or what is in it, and what happens",
+    )  # fmt: skip
+    with gr.Row(elem_classes="mv-examples"):
+        for number, text in enumerate(EXAMPLES):
+            chip = gr.Button(text, size="sm", elem_classes="mv-example", elem_id=f"example-{number}", min_width=0)
+            chip.click(None, None, prompt, js=f"() => {text!r}", **HIDDEN)
+    with gr.Row(elem_classes="mv-seed"):
+        seed = gr.Number(value=defaults.seed, label="Seed", elem_id="seed", min_width=90, scale=3)
+        locked = gr.Checkbox(value=False, label="Keep seed", elem_id="lock", min_width=90, scale=2)
+        dice = gr.Button("⚄", elem_id="dice", min_width=44, scale=0)
+    dice.click(None, None, seed, js=DICE, **HIDDEN)
+    generate = gr.Button("Generate", variant="primary", elem_id="generate", size="lg")
+    stop = gr.Button("Stop", variant="stop", elem_id="stop", size="lg")
+    with gr.Accordion("Advanced", open=False, elem_id="advanced"):
+        settings = _settings(handlers)
+    return prompt, seed, locked, settings, generate, stop
+
+
+def _settings(handlers: StudioHandlers) -> list[Any]:
+    """Steps, guidance, experts a step, mode, scenario, objective: the order in which `ask` takes them."""
+    manifest = handlers.pipeline.manifest
+    defaults, limits, count = manifest.defaults, manifest.limits, len(manifest.experts)
+    return [
+        gr.Slider(1, limits.max_steps, defaults.steps, step=1, label="Denoising steps", elem_id="steps"),
+        gr.Slider(1, limits.max_guidance, defaults.guidance, step=0.1, label="Guidance", elem_id="guidance"),
+        gr.Slider(1, count, min(defaults.top_k, count), step=1, label="Experts a step (top-k)", elem_id="top-k"),
+        gr.Radio([("Mixture of experts", "moe"), ("Single model", "single")], value="moe", label="Mode", elem_id="mode"),
+        gr.Radio(
+            [(scenario.title, scenario.id) for scenario in handlers.scene.scenarios],
+            value=handlers.scene.default_scenario, label="Edge scenario", elem_id="scenario",
+        ),
+        gr.Radio(
+            [(name.capitalize(), name) for name in get_args(Objective)],
+            value="latency", label="Placement minimises", elem_id="objective",
+        ),
+    ]  # fmt: skip
+
+
+def _plan_as_you_type(handlers: StudioHandlers, prompt: gr.Textbox, seed: gr.Number, settings: list[Any],
+                      outputs: list[Any]) -> None:  # fmt: skip
+    root = gr.context.Context.root_block
+    inputs = [prompt, seed, *settings]
+    options = {"trigger_mode": "always_last", "queue": False, **HIDDEN}
+    root.load(handlers.preview, inputs, outputs, **options)
+    prompt.change(handlers.preview, inputs, outputs, js=PAUSE, **options)
+    steps, guidance, top_k, mode, scenario, objective = settings
+    for control in (steps, top_k, mode, scenario, objective):
+        control.change(handlers.preview, inputs, outputs, **options)
+    del guidance  # changes neither plan nor gate nor placement
+
+
+def _edge_events(handlers: StudioHandlers, edge: EdgePanel, devices: DevicesPanel, scenario: gr.Radio) -> None:
+    outputs = [devices, edge]
+    edge.kill(handlers.kill, None, outputs, queue=False, **HIDDEN)
+    edge.revive(handlers.revive, None, outputs, queue=False, **HIDDEN)
+    edge.restore(handlers.restore, None, outputs, queue=False, **HIDDEN)
+    edge.bandwidth(handlers.bandwidth, None, outputs, queue=False, trigger_mode="always_last", **HIDDEN)
+    edge.scenario(handlers.choose_scenario, None, scenario, queue=False, **HIDDEN)

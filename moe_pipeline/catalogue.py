@@ -27,7 +27,9 @@ def catalog(pipeline: MoEVideoPipeline) -> dict[str, list[Entry]]:
     defaults, limits = manifest.defaults, manifest.limits
     default_metrics = {name for name, info in METRICS.items() if info.default}
     return {
-        "gates": [{"id": n, "title": n, "description": _first_line(g), "default": True} for n, g in GATES.items()],
+        "gates": [
+            {"id": n, "title": n, "description": _first_line(g), "default": True} for n, g in GATES.items()
+        ],
         "fusions": [
             {"id": n, "title": n, "description": _first_line(f), "default": n == "weighted-mean"}
             for n, f in FUSIONS.items()

@@ -57,7 +57,9 @@ class EngineConfig(BaseModel):
 
 def _choose_device(wanted: str) -> torch.device:
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise MoEverseError("no_cuda", "There is no CUDA device here.", "Use the torch device `cpu` or `auto`.")
+        raise MoEverseError(
+            "no_cuda", "There is no CUDA device here.", "Use the torch device `cpu` or `auto`."
+        )
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(wanted)
@@ -214,7 +216,9 @@ class GuidedMixture:
         branches = 2 if self.guider.needs_unconditional(sigma) else 1
         noisy = x.to(self.device, self.dtype).expand(branches, *x.shape[1:])
         level = torch.full((branches,), sigma, device=self.device)
-        both = self.mixture(noisy, level, self.tokens[:branches], self.mask[:branches], self.weights[index]).float()
+        both = self.mixture(
+            noisy, level, self.tokens[:branches], self.mask[:branches], self.weights[index]
+        ).float()
         return self.guider(both[:1], both[1:] if branches == 2 else None, sigma)
 
 

@@ -129,7 +129,9 @@ class MoEVideoPipeline:
                 case ev.Failed():
                     raise MoEverseError(event.code, event.message)
                 case ev.Cancelled():
-                    raise MoEverseError("cancelled", f"The run was cancelled after {event.after_steps} steps.")
+                    raise MoEverseError(
+                        "cancelled", f"The run was cancelled after {event.after_steps} steps."
+                    )
                 case _:
                     continue
         raise AssertionError("a stream ends with finished, failed or cancelled")
@@ -191,7 +193,11 @@ class MoEVideoPipeline:
         run.timing["place_ms"] = _since(began)
         x = initial_noise(self.engine.latent_shape(request), request.seed)
         velocity = GuidedMixture(
-            self.engine, text, [step.weights for step in gate.by_step], ClassifierFree(request.guidance), run.check
+            self.engine,
+            text,
+            [step.weights for step in gate.by_step],
+            ClassifierFree(request.guidance),
+            run.check,
         )
         began = last = time.perf_counter()
         for step in sample(x, sigmas, velocity):
@@ -199,7 +205,9 @@ class MoEVideoPipeline:
             preview = self.engine.preview(step.clean) if previews else None
             step_ms, last = _since(last), time.perf_counter()
             passes = velocity.forward_passes(step.index, step.sigma)
-            run.steps.append(StepTiming(index=step.index, sigma=step.sigma, ms=step_ms, forward_passes=passes))
+            run.steps.append(
+                StepTiming(index=step.index, sigma=step.sigma, ms=step_ms, forward_passes=passes)
+            )
             yield run.event(
                 ev.Step,
                 index=step.index,
@@ -236,7 +244,9 @@ class MoEVideoPipeline:
             yield run.event(ev.Exported, path=str(path), export_ms=run.timing["export_ms"])
         record = self._record(run, plan, gate, placement, metrics, frames, name if path else None)
         if out is not None:
-            _write_atomically(out / f"{Path(name).stem}.json" if name != CLIP_NAME else out / RECORD_NAME, record)
+            _write_atomically(
+                out / f"{Path(name).stem}.json" if name != CLIP_NAME else out / RECORD_NAME, record
+            )
         yield run.event(ev.Finished, clip=ev.Clip(frames, record, str(path) if path else None))
 
     def _replan(self, run: _Run, gate: GateDecision, reason: str) -> Iterator[ev.Event]:
@@ -258,7 +268,13 @@ class MoEVideoPipeline:
         text = ev.TextFeatures(features.tokens[:1], features.mask[:1], features.pooled[:1])
         sigmas = noise_schedule(request.steps, manifest.defaults.shift)
         decision = route(
-            engine.gate, features.pooled[1:], plan, manifest.expert_ids(), sigmas[:-1], request.top_k, text.pooled[0]
+            engine.gate,
+            features.pooled[1:],
+            plan,
+            manifest.expert_ids(),
+            sigmas[:-1],
+            request.top_k,
+            text.pooled[0],
         )
         if request.mode == "single":
             decision = single(manifest.generalist.id, sigmas[:-1], decision.coverage)
@@ -284,7 +300,10 @@ class MoEVideoPipeline:
     def _notes(self, request: ResolvedRequest, gate: GateDecision) -> Iterator[tuple[str, str]]:
         if gate.low_coverage:
             titles = ", ".join(expert.title.lower() for expert in self.manifest.experts)
-            yield "low_coverage", f"This prompt lies outside what the pack was trained on ({titles}); expect a guess."
+            yield (
+                "low_coverage",
+                f"This prompt lies outside what the pack was trained on ({titles}); expect a guess.",
+            )
         pieces, limit = self.engine.encoder.count(request.prompt), self.manifest.text_tokens
         if pieces > limit:
             yield "long_prompt", f"The experts read the first {limit} of {pieces} word pieces of this prompt."

@@ -52,7 +52,9 @@ def to_wire(event: ev.Event) -> wire.WireEvent:
             )
         case ev.Decoded():
             frames, height, width, _ = event.frames.shape
-            return wire.DecodedWire(**head, frames=frames, width=width, height=height, decode_ms=event.decode_ms)
+            return wire.DecodedWire(
+                **head, frames=frames, width=width, height=height, decode_ms=event.decode_ms
+            )
         case ev.Measured():
             return wire.MeasuredWire(**head, metrics=event.metrics, metrics_ms=event.metrics_ms)
         case ev.Exported():

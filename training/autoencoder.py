@@ -85,7 +85,9 @@ def train(arguments: argparse.Namespace) -> None:
     clock.spent_s = facts.get("spent_s", 0.0)
     steps, seen, running = int(facts.get("steps", 0)), int(facts.get("samples", 0)), 0.0
     parameters = sum(p.numel() for p in model.parameters())
-    print(f"{parameters / 1e6:.2f} M parameters, {len(clips)} clips, {len(held)} held out, {device}", flush=True)
+    print(
+        f"{parameters / 1e6:.2f} M parameters, {len(clips)} clips, {len(held)} held out, {device}", flush=True
+    )
     next_check = clock.spent_s + 60.0 * arguments.validate_every
     clock.tick()
     while not clock.over:

@@ -14,6 +14,7 @@ running time, whichever comes first. Any run can be stopped and continued with t
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 
@@ -42,7 +43,9 @@ def load_denoiser(folder: Path, averaged: bool = True) -> VideoDenoiser:
 
 
 @torch.inference_mode()
-def held_out_error(model: VideoDenoiser, held: LatentSet, device: torch.device, limit: int) -> dict[str, float]:
+def held_out_error(
+    model: VideoDenoiser, held: LatentSet, device: torch.device, limit: int
+) -> dict[str, float]:
     """Mean squared velocity error over even noise levels with fixed noise: mean, and by domain.
 
     Every clip is seen at three noise levels, another three for each clip; noise is seeded by the clip's index.
@@ -88,7 +91,7 @@ def sample_clips(
     both_texts = torch.cat([texts, torch.zeros_like(texts)])
     both_masks = torch.cat([masks, torch.zeros_like(masks)])
     sigmas = flow.noise_schedule(steps, 1.5)
-    for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for sigma, following in itertools.pairwise(sigmas):
         with torch.autocast(device.type, dtype=torch.bfloat16):
             both = model(
                 torch.cat([x, x]), torch.full((2 * len(x),), sigma, device=device), both_texts, both_masks
@@ -137,7 +140,9 @@ def train(arguments: argparse.Namespace) -> None:
     out = Path(arguments.out)
     model = VideoDenoiser().to(device)
     if arguments.start:
-        model.load_state_dict(load_denoiser(Path(arguments.start), averaged=arguments.start_averaged).state_dict())
+        model.load_state_dict(
+            load_denoiser(Path(arguments.start), averaged=arguments.start_averaged).state_dict()
+        )
     averaged = VideoDenoiser().to(device)
     optimiser = MuonAdamW(model, lr=arguments.lr, adam_only=("table", "modulation", "_in.", "patch_out"))
     ema, store, curve = Ema(model, arguments.ema), Checkpoints(out), Curve(out / "curve.csv")
@@ -174,7 +179,9 @@ def train(arguments: argparse.Namespace) -> None:
             everything.refresh()
             ema.copy_to(averaged)
             figures = held_out_error(averaged, held, device, len(held) if ended else arguments.held_clips)
-            curve.add(minutes=clock.spent_s / 60, steps=steps, samples=seen, loss=float(np.mean(losses)), **figures)
+            curve.add(
+                minutes=clock.spent_s / 60, steps=steps, samples=seen, loss=float(np.mean(losses)), **figures
+            )
             curve.plot("held", "held-out velocity error")
             losses.clear()
             store.save(model, ema, optimiser, spent_s=clock.spent_s, steps=steps, samples=seen)
@@ -206,10 +213,14 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--ema", type=float, default=0.998)
-    parser.add_argument("--rehearsal", type=float, default=0.1, help="share of an expert's batches from all domains")
+    parser.add_argument(
+        "--rehearsal", type=float, default=0.1, help="share of an expert's batches from all domains"
+    )
     parser.add_argument("--held-clips", type=int, default=48, help="held-out clips in the running validation")
     parser.add_argument("--validate-every", type=float, default=4.0, help="minutes between validations")
-    parser.add_argument("--compile", action="store_true", help="torch.compile: a minute first, then 10 %% faster")
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile: a minute first, then 10 %% faster"
+    )
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     train(parser.parse_args())

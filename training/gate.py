@@ -72,7 +72,9 @@ def encode(encoder: MiniLMEncoder, texts: Sequence[str]) -> Tensor:
     return torch.cat([encoder(texts[i : i + 256]).pooled for i in range(0, len(texts), 256)])
 
 
-def train_on_labels(gate: TextSigmaGate, pooled: Tensor, target: Tensor, steps: int, generator: torch.Generator) -> None:
+def train_on_labels(
+    gate: TextSigmaGate, pooled: Tensor, target: Tensor, steps: int, generator: torch.Generator
+) -> None:
     """Cross entropy against the domain shares; features get noise, so that paraphrases stay near."""
     optimiser = torch.optim.AdamW(gate.parameters(), lr=2e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=3e-3, total_steps=steps)
@@ -147,7 +149,9 @@ def train_on_mixture(
     for _ in range(steps):
         rows = (torch.rand(len(captions), generator=generator) < 0.25) & ~held
         picked = torch.randint(len(features), (256,), generator=generator)
-        label_loss = F.cross_entropy(gate(features[picked], torch.rand(256, generator=generator)), target[picked])
+        label_loss = F.cross_entropy(
+            gate(features[picked], torch.rand(256, generator=generator)), target[picked]
+        )
         loss = 10.0 * error(rows) + 0.3 * label_loss
         optimiser.zero_grad()
         loss.backward()
@@ -155,7 +159,9 @@ def train_on_mixture(
     return {"mixture_error_before": before, "mixture_error_after": float(error(held).detach())}
 
 
-def calibrate_coverage(gate: TextSigmaGate, captions: Tensor, foreign: Tensor, held: Tensor) -> dict[str, float]:
+def calibrate_coverage(
+    gate: TextSigmaGate, captions: Tensor, foreign: Tensor, held: Tensor
+) -> dict[str, float]:
     """Prototypes by k-means over captions; the range runs from the foreign texts' 80th percentile to the held-out
     captions' 20th."""
     count = gate.prototypes.shape[0]
@@ -169,12 +175,16 @@ def calibrate_coverage(gate: TextSigmaGate, captions: Tensor, foreign: Tensor, h
 
 
 @torch.inference_mode()
-def accuracy(gate: TextSigmaGate, encoder: MiniLMEncoder, texts: Sequence[str], domains: Sequence[Sequence[str]]) -> float:
+def accuracy(
+    gate: TextSigmaGate, encoder: MiniLMEncoder, texts: Sequence[str], domains: Sequence[Sequence[str]]
+) -> float:
     """Share of texts whose heaviest expert, after decomposition, is one of the text's domains."""
     right = 0
     for text, allowed in zip(texts, domains, strict=True):
         plan = decompose(text)
-        logits = gate(encode(encoder, [part.text for part in plan.subtasks]), torch.full((len(plan.subtasks),), 0.5))
+        logits = gate(
+            encode(encoder, [part.text for part in plan.subtasks]), torch.full((len(plan.subtasks),), 0.5)
+        )
         mixed = (logits.softmax(-1) * torch.tensor([part.share for part in plan.subtasks])[:, None]).sum(0)
         right += DOMAINS[int(mixed.argmax())] in allowed
     return right / len(texts)
@@ -190,7 +200,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--latents", required=True, help="encoded training shards")
     parser.add_argument("--held", required=True, help="encoded held-out shards")
-    parser.add_argument("--experts", help="folder with expert-DOMAIN training folders; stage one only without it")
+    parser.add_argument(
+        "--experts", help="folder with expert-DOMAIN training folders; stage one only without it"
+    )
     parser.add_argument("--out", required=True)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--clips", type=int, default=640, help="noisy clips for stage two")

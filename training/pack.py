@@ -1,6 +1,7 @@
 """Assemble a pack from training folders, or write a random one for tests.
 
-    python -m training.pack --checkpoints checkpoints --previews data/held --out assets/packs/tiny-worlds --version 0.1.0
+    python -m training.pack --checkpoints checkpoints --previews data/held --version 0.1.0 \
+        --out assets/packs/tiny-worlds
 
 Weights are stored in bf16, in files below 9.5 MB; every file stands in the manifest with its hash.
 """
@@ -54,7 +55,13 @@ def _shards(state: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
 
 
 def _component(
-    folder: Path, name: str, kind: str, module: nn.Module, config: dict[str, Any], dtype: torch.dtype, training: Any
+    folder: Path,
+    name: str,
+    kind: str,
+    module: nn.Module,
+    config: dict[str, Any],
+    dtype: torch.dtype,
+    training: Any,
 ) -> dict[str, Any]:
     state = {
         n: t.detach().to("cpu", dtype if t.is_floating_point() else t.dtype).contiguous()
@@ -63,7 +70,9 @@ def _component(
     shards = _shards(state)
     files = []
     for index, shard in enumerate(shards):
-        path = f"{name}.safetensors" if len(shards) == 1 else f"{name}-{index + 1}-of-{len(shards)}.safetensors"
+        path = (
+            f"{name}.safetensors" if len(shards) == 1 else f"{name}-{index + 1}-of-{len(shards)}.safetensors"
+        )
         save_file(shard, folder / path)
         content = (folder / path).read_bytes()
         files.append({"path": path, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)})
@@ -87,12 +96,20 @@ def write_pack(
     for old in folder.glob("*.safetensors"):
         old.unlink()
 
-    def component(name: str, kind: str, config: dict[str, Any], dtype: torch.dtype = torch.bfloat16) -> dict[str, Any]:
+    def component(
+        name: str, kind: str, config: dict[str, Any], dtype: torch.dtype = torch.bfloat16
+    ) -> dict[str, Any]:
         return _component(folder, name, kind, parts[name], config, dtype, training.get(name))
 
     def denoiser(name: str, title: str, domain: str, description: str, colour: str) -> dict[str, Any]:
         entry = component(name, "video-denoiser", {})
-        return entry | {"id": name, "title": title, "domain": domain, "description": description, "colour": colour}
+        return entry | {
+            "id": name,
+            "title": title,
+            "domain": domain,
+            "description": description,
+            "colour": colour,
+        }
 
     manifest = {
         "schema_version": PACK_SCHEMA_VERSION,
@@ -177,7 +194,10 @@ def main() -> None:
     training: dict[str, Any] = {}
     for name, source in {"generalist": "single", **{d: f"expert-{d}" for d in DOMAINS}}.items():
         parts[name], training[name] = _averaged(root / source)
-    for name, file in (("autoencoder", root / "autoencoder" / "summary.json"), ("gate", root / "gate" / "summary.json")):
+    for name, file in (
+        ("autoencoder", root / "autoencoder" / "summary.json"),
+        ("gate", root / "gate" / "summary.json"),
+    ):
         if file.exists():
             training[name] = json.loads(file.read_text())
     folder = write_pack(Path(arguments.out), parts, version=arguments.version, training=training)

@@ -26,7 +26,9 @@ class MixingBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, frames, height, width, channels = x.shape
-        flat = x.reshape(batch * frames, height, width, channels).permute(0, 3, 1, 2)  # channels last in memory
+        flat = x.reshape(batch * frames, height, width, channels).permute(
+            0, 3, 1, 2
+        )  # channels last in memory
         y = self.space(flat).permute(0, 2, 3, 1).reshape(batch, frames, height, width, channels)
         taps = self.time.to(y.dtype)
         before = torch.cat([y[:, :1], y[:, :-1]], dim=1)

@@ -5,6 +5,7 @@ The sampler knows a callable `(x, sigma, index) -> velocity` and nothing about m
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -33,7 +34,9 @@ def initial_noise(shape: Sequence[int], seed: int) -> Tensor:
     return torch.randn(tuple(shape), generator=generator)
 
 
-def sample(x: Tensor, sigmas: Sequence[float], velocity: Velocity, *, order: int = 2) -> Iterator[SampledStep]:
+def sample(
+    x: Tensor, sigmas: Sequence[float], velocity: Velocity, *, order: int = 2
+) -> Iterator[SampledStep]:
     """Walk x from sigmas[0] down to sigmas[-1], yielding after each step.
 
     `order` 1 is Euler; 2 is the variable-step Adams-Bashforth rule, which reuses the last step's velocity and so
@@ -42,7 +45,7 @@ def sample(x: Tensor, sigmas: Sequence[float], velocity: Velocity, *, order: int
     """
     previous: Tensor | None = None
     previous_width = 0.0
-    for index, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+    for index, (sigma, following) in enumerate(itertools.pairwise(sigmas)):
         v = velocity(x, sigma, index).float()
         width = following - sigma
         direction = v

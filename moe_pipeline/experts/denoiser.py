@@ -157,8 +157,12 @@ class VideoDenoiser(nn.Module):
         batch, channels, frames, height, width = x.shape
         p, rows, columns = self.patch, height // self.patch, width // self.patch
         patches = x.reshape(batch, channels, frames, rows, p, columns, p).permute(0, 2, 3, 5, 1, 4, 6)
-        video = self.patch_in(patches.reshape(batch, frames * rows * columns, channels * p * p))  # (B, N, width)
-        text = torch.where(mask[..., None], self.text_in(tokens), self.null_token.to(video.dtype))  # (B, L, width)
+        video = self.patch_in(
+            patches.reshape(batch, frames * rows * columns, channels * p * p)
+        )  # (B, N, width)
+        text = torch.where(
+            mask[..., None], self.text_in(tokens), self.null_token.to(video.dtype)
+        )  # (B, L, width)
         weight = mask.to(tokens.dtype)[..., None]
         mean = (tokens * weight).sum(1) / weight.sum(1).clamp(min=1.0)  # (B, text_width)
         condition = sinusoidal(sigma, self.width).to(video.dtype)

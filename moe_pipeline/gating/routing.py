@@ -73,7 +73,9 @@ def route(
             for part, row in zip(plan.subtasks, by_part, strict=True)
         ),
         by_step=tuple(
-            StepGate(index=i, sigma=float(s), weights={e: float(w) for e, w in zip(experts, row, strict=True)})
+            StepGate(
+                index=i, sigma=float(s), weights={e: float(w) for e, w in zip(experts, row, strict=True)}
+            )
             for i, (s, row) in enumerate(zip(sigmas, sparse, strict=True))
         ),
     )

@@ -61,7 +61,13 @@ class Pack:
     def verify(self) -> int:
         """Check every file of the pack; the number of bytes read."""
         manifest = self.manifest
-        parts = (manifest.autoencoder, manifest.preview, manifest.generalist, *manifest.experts, manifest.gate)
+        parts = (
+            manifest.autoencoder,
+            manifest.preview,
+            manifest.generalist,
+            *manifest.experts,
+            manifest.gate,
+        )
         return sum(len(self._verified(file)) for part in parts for file in part.files)
 
 
@@ -82,7 +88,9 @@ def open_pack(folder: Path | None = None) -> Pack:
     try:
         data = yaml.safe_load(content)
     except yaml.YAMLError as error:
-        raise MoEverseError("pack_broken", f"{folder.name}/{MANIFEST} is not valid YAML.", _RESTORE) from error
+        raise MoEverseError(
+            "pack_broken", f"{folder.name}/{MANIFEST} is not valid YAML.", _RESTORE
+        ) from error
     if not isinstance(data, dict):
         raise MoEverseError("pack_broken", f"{folder.name}/{MANIFEST} does not hold a mapping.", _RESTORE)
     version = data.get("schema_version")

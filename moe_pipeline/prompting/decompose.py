@@ -24,8 +24,7 @@ _JOINT = re.compile(
     re.IGNORECASE,
 )
 _PLACE_JOINTS = frozenset(
-    "in front of|on top of|inside of|next to|in|inside|within|into|on|onto|at|above|over|under|below|through|across"
-    "|along|among|between|before|behind|beside|near|by|around|against".split("|")
+    ["in front of", "on top of", "inside of", "next to", "in", "inside", "within", "into", "on", "onto", "at", "above", "over", "under", "below", "through", "across", "along", "among", "between", "before", "behind", "beside", "near", "by", "around", "against"]
 )
 _WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 
@@ -114,7 +113,12 @@ def _clauses(prompt: str, lexicon: Lexicon) -> list[_Clause]:
             continue
         if role is None and joint in _PLACE_JOINTS:
             role = "background"
-        if previous is not None and joint == "with" and role == "background" and previous.role == "background":
+        if (
+            previous is not None
+            and joint == "with"
+            and role == "background"
+            and previous.role == "background"
+        ):
             previous.end = end  # "a planet with rings", "a room with a portal"
             continue
         clauses.append(_Clause(start, end, joint, role))
@@ -157,5 +161,7 @@ def decompose(prompt: str, lexicon: Lexicon | None = None) -> ScenePlan:
         for i, (clause, role) in enumerate(zip(clauses, roles, strict=True))
     ]
     if not subtasks:
-        subtasks = [Subtask(id="background-1", role="background", text=prompt, span=(0, len(prompt)), share=1.0)]
+        subtasks = [
+            Subtask(id="background-1", role="background", text=prompt, span=(0, len(prompt)), share=1.0)
+        ]
     return ScenePlan(prompt=prompt, subtasks=tuple(subtasks))

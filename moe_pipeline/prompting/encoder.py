@@ -54,7 +54,9 @@ class MiniLMEncoder:
         config = BertConfig.from_pretrained(folder, local_files_only=True)
         self._model = BertModel(config, add_pooling_layer=False)
         weights = load_file(folder / "model.safetensors")
-        self._model.load_state_dict({n: t for n, t in weights.items() if not n.startswith("pooler.")}, strict=False)
+        self._model.load_state_dict(
+            {n: t for n, t in weights.items() if not n.startswith("pooler.")}, strict=False
+        )
         self._model = self._model.to(torch_device).eval()
         self._device = torch.device(torch_device)
 
@@ -77,7 +79,9 @@ class MiniLMEncoder:
             mask[row, : len(pieces)] = True
         ids, mask = ids.to(self._device), mask.to(self._device)
         longest = max(1, int(mask.sum(1).max()))
-        states = self._model(input_ids=ids[:, :longest], attention_mask=mask[:, :longest].long()).last_hidden_state
+        states = self._model(
+            input_ids=ids[:, :longest], attention_mask=mask[:, :longest].long()
+        ).last_hidden_state
         tokens = torch.zeros(len(texts), self.tokens, states.shape[-1], device=self._device)
         tokens[:, :longest] = states.float()
         tokens = tokens * mask[..., None]

@@ -9,7 +9,7 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -64,7 +64,7 @@ class _Run:
     def now_ms(self) -> float:
         return (time.perf_counter() - self.started) * 1000.0
 
-    def event(self, kind: type[E], **facts: Any) -> E:
+    def event(self, kind: Callable[..., E], **facts: Any) -> E:
         self.seq += 1
         return kind(run_id=self.id, seq=self.seq, t_ms=self.now_ms(), **facts)
 

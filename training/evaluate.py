@@ -86,7 +86,7 @@ def denoising_errors(engine: Engine, held: LatentSet) -> dict[str, dict[str, flo
         decision = route(engine.gate, pooled, plan, experts, sigmas, manifest.defaults.top_k)
         mixed = torch.stack(
             [
-                sum(velocity[e][k] * w for e, w in step.weights.items())
+                torch.stack([velocity[e][k] * w for e, w in step.weights.items()]).sum(0)
                 for k, step in enumerate(decision.by_step)
             ]
         )

@@ -23,6 +23,8 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from moe_pipeline.diffusion.autoencoder import VideoAutoencoder, to_model_range
+from moe_pipeline.engine import Engine, EngineConfig
+from moe_pipeline.packs import open_pack
 from moe_pipeline.prompting.encoder import MiniLMEncoder
 
 TEXT_TOKENS = 32
@@ -137,13 +139,18 @@ class LatentSet:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", required=True, help="folder of rendered shards")
-    parser.add_argument("--autoencoder", required=True, help="training folder of the autoencoder")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--autoencoder", help="training folder of the autoencoder")
+    source.add_argument("--pack", help="folder of a pack, to use its autoencoder")
     parser.add_argument("--out", required=True)
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
-    model = load_autoencoder(Path(arguments.autoencoder), device)
+    if arguments.pack:
+        model = Engine(open_pack(Path(arguments.pack)), EngineConfig(dtype="bf16")).autoencoder
+    else:
+        model = load_autoencoder(Path(arguments.autoencoder), device)
     encoder = MiniLMEncoder(TEXT_TOKENS, torch_device=device.type)
     for facts in tqdm(sorted(Path(arguments.data).glob("shard-*.jsonl")), unit="shard"):
         if not (out / f"{facts.stem}.latents.npy").exists():

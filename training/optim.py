@@ -100,7 +100,7 @@ class MuonAdamW:
     def _adam(self, names: list[str], rate: float) -> None:
         if not names:
             return
-        params = [self.parameters[n] for n in names]
+        params: list[Tensor] = [self.parameters[n] for n in names]
         grads = [p.grad.float() for p in params if p.grad is not None]
         first = [self._slot(f"adam1.{n}", p) for n, p in zip(names, params, strict=True)]
         second = [self._slot(f"adam2.{n}", p) for n, p in zip(names, params, strict=True)]

@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from moe_pipeline.schema.errors import MoEverseError, from_validation
 from moe_pipeline.schema.pack import PackManifest
+from moe_pipeline.schema.placement import Objective
 
 Mode = Literal["moe", "single"]
-Objective = Literal["latency", "energy", "weighted"]
 
 PROMPT_LIMIT = 1000
 SEED_LIMIT = 2**31 - 1

@@ -269,9 +269,9 @@ def _text_alignment_pack(clip: ClipContext) -> MetricValue:
 def _network(name: str) -> Callable[[ClipContext], MetricValue]:
     def run(clip: ClipContext) -> MetricValue:
         # imports torch and the network's library only when a network is asked for
-        from moe_pipeline.metrics import networks
+        from moe_pipeline.metrics.networks import score as network_score
 
-        score = networks.score(name, clip.frames, clip.fps, clip.prompt, clip.weights)
+        score = network_score(name, clip.frames, clip.fps, clip.prompt, clip.weights)
         if name == "dynamic_degree":
             return _degree_value(name, clip, score.value, score.series)
         return _value(

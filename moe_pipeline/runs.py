@@ -123,25 +123,34 @@ def write_json_atomically(path: Path, text: str) -> None:
 
 @contextmanager
 def output_folder(path: Path) -> Iterator[Path]:
-    """A folder that the caller named for results: made when missing, proven writable before the work starts.
+    """Results for a folder that the caller named appear there all together, or not at all.
 
-    When the block raises, folders made here are removed again as far as they are empty: a refused or cancelled
-    run leaves nothing behind.
+    Yields a hidden folder inside `path`, proven writable before the work starts. When the block ends, its files move
+    up into `path`, replacing those of an earlier run. When it raises, they vanish, and so do the folders that were
+    made here: a refused, failed or cancelled run leaves what was there before.
 
     Raises:
         MoEverseError: `unwritable`.
     """
     made = _missing_parents(path)
+    draft = path / f".draft-{secrets.token_hex(4)}"
     try:
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            draft.mkdir(parents=True)
             # Rights alone do not tell (read-only mounts, full disks): write something.
-            with tempfile.TemporaryFile(dir=path) as probe:
+            with tempfile.TemporaryFile(dir=draft) as probe:
                 probe.write(b"\0")
         except OSError as error:
             raise _unwritable(path, error) from error
-        yield path
+        yield draft
+        try:
+            for result in sorted(draft.iterdir()):
+                os.replace(result, path / result.name)
+            draft.rmdir()
+        except OSError as error:
+            raise _unwritable(path, error) from error
     except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
         for folder in made:
             with suppress(OSError):
                 folder.rmdir()

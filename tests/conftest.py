@@ -47,6 +47,14 @@ def pack_dir() -> Path:
     return ROOT / "assets" / "packs" / "tiny-worlds"
 
 
+@pytest.fixture(scope="session")
+def random_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pack of the real architecture with random weights: whole in every way but what it draws."""
+    from training.pack import write_random_pack
+
+    return write_random_pack(tmp_path_factory.mktemp("packs") / "random-worlds")
+
+
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     """``golden("schemas/request.json", text)`` compares with tests/golden/; ``make golden`` rewrites it."""

@@ -90,18 +90,24 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["record.json"]
 
 
-def test_an_output_folder_vanishes_when_the_work_fails(tmp_path: Path) -> None:
+def test_results_appear_all_together_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "a" / "b"
-    with pytest.raises(RuntimeError), output_folder(target) as folder:
-        assert folder.is_dir() and list(folder.iterdir()) == []
+    with pytest.raises(RuntimeError), output_folder(target) as draft:
+        (draft / "clip.mp4").write_bytes(b"half")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
-    with output_folder(target) as folder:
-        (folder / "clip.mp4").write_bytes(b"x")
-    assert (target / "clip.mp4").exists()
-    with pytest.raises(RuntimeError), output_folder(target):
-        raise RuntimeError
-    assert (target / "clip.mp4").exists(), "what was there before stays"
+    with output_folder(target) as draft:
+        (draft / "clip.mp4").write_bytes(b"one")
+        assert not (target / "clip.mp4").exists()
+    assert [path.name for path in target.iterdir()] == ["clip.mp4"]
+    with pytest.raises(KeyboardInterrupt), output_folder(target) as draft:
+        (draft / "clip.mp4").write_bytes(b"two")
+        raise KeyboardInterrupt
+    assert (target / "clip.mp4").read_bytes() == b"one", "what was there before stays"
+    assert [path.name for path in target.iterdir()] == ["clip.mp4"]
+    with output_folder(target) as draft:
+        (draft / "clip.mp4").write_bytes(b"two")
+    assert (target / "clip.mp4").read_bytes() == b"two"
 
 
 def test_an_output_folder_below_a_file_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,147 @@
+"""`evaluate`: measure any clips, this project's or others'."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from moe_pipeline.cli import options as opt
+from moe_pipeline.cli.border import BAD_INPUT, printable, results_only
+
+if TYPE_CHECKING:
+    from moe_pipeline.schema.metrics import ClipEvaluation, EvaluationReport
+
+
+def evaluate(
+    paths: Annotated[list[Path], typer.Argument(help="Videos, folders of frames, or folders of clips.")],
+    prompt: Annotated[str | None, typer.Option("--prompt", help="One prompt for all clips.")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option("--prompts", help="JSON file that maps file names to prompts.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for results.json, results.csv and series.csv; resumable."),
+    ] = None,
+    vbench_layout: Annotated[
+        bool,
+        typer.Option("--vbench-layout", help="Also write result files in VBench's own layout (needs --out)."),
+    ] = False,
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", help="Folder with the weights of VBench's networks; never downloaded."),
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", help="Measure only this; may be repeated.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Processes. Default: one a core.")] = None,
+    json: opt.Json = False,
+) -> None:
+    """Measure any clips.
+
+    A table here, JSON and CSV in --out. A clip that cannot be read is named and the others are still measured.
+    """
+    with results_only() as results:
+        from moe_pipeline.studies.evaluate import evaluate as measure_all
+
+        with _Progress() as progress:
+            report = measure_all(
+                paths,
+                prompt=prompt,
+                prompts=prompts,
+                out=out,
+                layout="vbench" if vbench_layout else "plain",
+                workers=workers,
+                progress=progress.clip,
+                names=metric or None,
+                weights=weights,
+            )
+        if json:
+            print(report.model_dump_json(indent=1), file=results)
+        else:
+            print(report_text(report, out), file=results)
+    if len(report.failed) == len(report.clips):
+        raise typer.Exit(BAD_INPUT)
+
+
+class _Progress:
+    """A bar over clips on a terminal; elsewhere only the clips that failed are named."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.console = Console(stderr=True, highlight=False)
+        columns = (
+            TextColumn("measuring"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        self.bar = Progress(*columns, console=self.console, transient=True)
+        self.task = self.bar.add_task("measuring", total=None)
+
+    def __enter__(self) -> _Progress:
+        if self.console.is_terminal:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def clip(self, done: int, total: int, clip: ClipEvaluation) -> None:
+        """Called after each clip."""
+        self.bar.update(self.task, completed=done, total=total)
+        if clip.error is not None:
+            self.console.print(printable(f"{clip.name}: {clip.error}"), markup=False, soft_wrap=True)
+
+
+def report_text(report: EvaluationReport, out: Path | None) -> str:
+    """Clips by figures, then the means with how many clips each is the mean of."""
+    from moe_pipeline.cli.tables import text_table
+    from moe_pipeline.metrics import METRICS
+
+    names = list(report.summary)
+    lines: list[str] = []
+    if len(report.clips) <= 50 and names:
+        rows = []
+        for name in names:
+            values = [clip.metrics.value(name) if clip.metrics else None for clip in report.clips]
+            rows.append(
+                [METRICS[name].title, *("-" if value is None else f"{value:.4f}" for value in values)]
+            )
+        # Clips as columns read well for a few clips only.
+        if len(report.clips) <= 4:
+            lines += [text_table(["figure", *(clip.name for clip in report.clips)], rows), ""]
+        else:
+            head = ["clip", *(METRICS[name].title for name in names)]
+            turned = [[clip.name, *(row[i + 1] for row in rows)] for i, clip in enumerate(report.clips)]
+            lines += [text_table(head, turned), ""]
+    rows = [
+        [
+            METRICS[name].title,
+            f"{entry.mean:.4f}",
+            f"{entry.std:.4f}",
+            f"{entry.measured} of {entry.of}",
+            {"higher": "higher is better", "lower": "lower is better", "none": "neither"}[
+                METRICS[name].direction
+            ],
+            entry.exactness,
+        ]
+        for name, entry in report.summary.items()
+    ]
+    if rows:
+        head = ["figure", "mean", "deviation", "clips", "direction", "definition"]
+        lines.append(text_table(head, rows))
+    flags = [f"{c.name}: {', '.join(c.metrics.flags)}" for c in report.clips if c.metrics and c.metrics.flags]
+    lines += [f"Note: {flag}." for flag in flags]
+    measured = len(report.clips) - len(report.failed)
+    lines.append(f"{measured} of {len(report.clips)} clips measured in {report.elapsed_s:.1f} s.")
+    if report.vbench_quality is not None:
+        lines.append(f"VBench Quality: {100 * report.vbench_quality:.2f}")
+    elif report.vbench_quality_note:
+        lines.append(report.vbench_quality_note)
+    if out is not None and report.written:
+        lines.append(f"Written to {out}: {', '.join(report.written)}")
+    return "\n".join(lines)

@@ -1,0 +1,78 @@
+"""Options that several commands share, and what is made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from moe_pipeline.pipeline import MoEVideoPipeline
+    from moe_pipeline.schema.request import SceneRequest
+
+# Plain text and numbers here: the request itself says what is allowed, in the same words everywhere.
+Prompt = Annotated[str, typer.Argument(help="The scene in words, up to 1000 characters.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same frames. Default: the pack's.")]
+Steps = Annotated[int | None, typer.Option("--steps", help="Denoising steps.")]
+Guidance = Annotated[
+    float | None, typer.Option("--guidance", help="Classifier-free guidance scale; 1 switches it off.")
+]
+TopK = Annotated[int | None, typer.Option("--top-k", help="Experts that take part in a denoising step.")]
+Mode = Annotated[
+    str, typer.Option("--mode", metavar="moe|single", help="Mixture of experts, or the generalist alone.")
+]
+Frames = Annotated[int | None, typer.Option("--frames", help="Frames of the clip.")]
+Width = Annotated[int | None, typer.Option("--width", help="Width in pixels.")]
+Height = Annotated[int | None, typer.Option("--height", help="Height in pixels.")]
+Scenario = Annotated[
+    str,
+    typer.Option("--scenario", help="Edge scenario that the experts are placed in; `devices` lists them."),
+]
+Objective = Annotated[
+    str, typer.Option("--objective", metavar="latency|energy|balanced", help="What the placement minimises.")
+]
+PackFolder = Annotated[
+    Path | None, typer.Option("--pack", help="Folder of a pack. Default: the one that comes with MoEverse.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Only JSON on standard output; progress goes to stderr.")]
+Killed = Annotated[
+    list[str] | None, typer.Option("--kill", help="An edge device that has failed; may be repeated.")
+]
+Bandwidth = Annotated[
+    float, typer.Option("--bandwidth", help="Throughput of all links as a multiple of nominal, 0.01 to 10.")
+]
+
+
+def scene_request(**values: Any) -> SceneRequest:
+    """A checked request; options that were not given keep the request's own defaults."""
+    from moe_pipeline.schema.request import SceneRequest
+
+    return SceneRequest.parse(**{name: value for name, value in values.items() if value is not None})
+
+
+def check(request: SceneRequest, pack: Path | None) -> None:
+    """Refuse what this pack or these profiles cannot do, before torch is loaded.
+
+    Raises:
+        MoEverseError: a value outside the pack's limits, an unknown scenario, a broken manifest.
+    """
+    from moe_pipeline.edge.profiles import load_profiles
+    from moe_pipeline.packs import open_pack
+    from moe_pipeline.schema.request import resolve
+
+    load_profiles().scenario(resolve(request, open_pack(pack).manifest).scenario)
+
+
+def open_pipeline(pack: Path | None, torch_device: str = "auto") -> MoEVideoPipeline:
+    """The pipeline of a pack; a broken pack or an unknown torch device is named in one sentence."""
+    from pydantic import ValidationError
+
+    from moe_pipeline.pipeline import EngineConfig, MoEVideoPipeline
+    from moe_pipeline.schema.errors import from_validation
+
+    try:
+        engine = EngineConfig.model_validate({"torch_device": torch_device})
+    except ValidationError as error:
+        raise from_validation(error, code="bad_engine", where="engine") from error
+    return MoEVideoPipeline.from_pack(pack, engine)

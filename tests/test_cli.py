@@ -1,0 +1,360 @@
+"""The border of the command line: exit codes, one sentence for bad input, only results on standard output."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from moe_pipeline.cli import main
+from moe_pipeline.cli.border import printable, results_only
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = {"torch", "transformers", "diffusers", "gradio", "plotly", "ortools", "simpy", "cv2", "av", "numpy"}
+
+
+def python(*words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+
+
+def test_help_is_quick_and_loads_nothing_heavy() -> None:
+    began = time.perf_counter()
+    shown = python("-X", "importtime", "-m", "moe_pipeline", "--help")
+    seconds = time.perf_counter() - began
+    assert shown.returncode == 0
+    for command in (
+        "generate",
+        "compare",
+        "plan",
+        "simulate",
+        "evaluate",
+        "packs",
+        "devices",
+        "doctor",
+        "bench",
+    ):
+        assert re.search(rf"^  {command}\b", shown.stdout, flags=re.MULTILINE)
+    loaded = set(re.findall(r"\|\s+([a-z_0-9]+)$", shown.stderr, flags=re.MULTILINE))
+    assert "typer" in loaded and not HEAVY & loaded
+    assert seconds < 3.0  # 0.3 s on a quiet core; the margin is for busy ones
+
+
+LONG = "a" * 10_000
+BAD_INPUTS = {
+    "empty prompt": (["generate", "  "], "empty"),
+    "long prompt": (["generate", LONG], "10000 characters; at most 1000"),
+    "no steps": (["generate", "a city", "--steps", "0"], "steps"),
+    "too many frames": (["generate", "a city", "--frames", "10000"], "frames must be 4 to"),
+    "odd frames": (["generate", "a city", "--frames", "15"], "Try 12"),
+    "too many experts": (["generate", "a city", "--top-k", "99"], "top_k must be 1 to 6, got 99"),
+    "unknown mode": (["generate", "a city", "--mode", "best"], "'moe' or 'single'"),
+    "negative seed": (["generate", "a city", "--seed", "-1"], "seed"),
+    "guidance not a number": (["generate", "a city", "--guidance", "nan"], "guidance"),
+    "not a number": (["generate", "a city", "--steps", "many"], "--steps"),
+    "unknown option": (["generate", "a city", "--stepps", "4"], "--stepps"),
+    "unknown command": (["generrate", "a city"], "generrate"),
+    "no prompt": (["generate"], "PROMPT"),
+    "unknown scenario": (["generate", "a city", "--scenario", "moon-base"], "no scenario 'moon-base'"),
+    "unknown torch device": (["generate", "a city", "--torch-device", "abacus"], "'auto', 'cpu' or 'cuda'"),
+    "control characters": (["generate", "a city", "--mode", "\x1b[31mred"], "mode"),
+    "compare, empty prompt": (["compare", ""], "empty"),
+    "plan, unknown device": (["plan", "a city", "--kill", "toaster"], "no device 'toaster'"),
+    "plan, unknown objective": (
+        ["plan", "a city", "--objective", "beauty"],
+        "'latency', 'energy' or 'weighted'",
+    ),
+    "plan, no bandwidth": (["plan", "a city", "--bandwidth", "0"], "0.01 to 10"),
+    "devices, unknown device": (["devices", "toaster"], "no device 'toaster'"),
+    "simulate, unknown policy": (["simulate", "--policy", "hope"], "no policy 'hope'"),
+    "simulate, unknown scenario": (["simulate", "--scenario", "moon-base"], "no scenario 'moon-base'"),
+    "evaluate, no file": (["evaluate"], "PATHS"),
+    "bench, no runs": (["bench", "--repeats", "0"], "repeats must be 1 to 100"),
+}
+WITH_PACK = {"generate", "compare", "plan", "bench"}
+WITH_OUT = {"generate", "compare", "bench"}
+
+
+@pytest.mark.parametrize("case", BAD_INPUTS)
+def test_bad_input_is_one_sentence_and_leaves_nothing(
+    case: str, random_pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, expected = BAD_INPUTS[case]
+    out = tmp_path / "out"
+    command = words[0]
+    extra = ["--pack", str(random_pack)] * (command in WITH_PACK) + ["--out", str(out)] * (
+        command in WITH_OUT
+    )
+    assert main([*words, *extra]) == 2
+    shown = capsys.readouterr()
+    assert expected in shown.err
+    assert (
+        len(shown.err.strip().splitlines()) == 1 and "\x1b" not in shown.err and "Traceback" not in shown.err
+    )
+    assert shown.out == ""
+    assert not out.exists()
+
+
+def test_an_unwritable_folder_is_refused_before_the_work(
+    random_pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    for command in ("generate", "compare", "bench"):
+        words = [] if command == "bench" else ["a city"]
+        assert (
+            main([command, *words, "--out", str(tmp_path / "file" / "out"), "--pack", str(random_pack)]) == 2
+        )
+        shown = capsys.readouterr()
+        assert "cannot be written" in shown.err and len(shown.err.splitlines()) == 1 and shown.out == ""
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_broken_pack_is_named(
+    random_pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    out = tmp_path / "out"
+    small = ["--steps", "1", "--frames", "4", "--width", "64", "--height", "64"]
+    broken = shutil.copytree(random_pack, tmp_path / "broken")
+    victim = broken / "autoencoder.safetensors"
+    content = victim.read_bytes()
+    for damage, words in (
+        (lambda: victim.write_bytes(content[:-1]), "bytes instead of"),
+        (lambda: victim.write_bytes(content[:-1] + bytes([content[-1] ^ 1])), "does not match its checksum"),
+        (victim.unlink, "autoencoder.safetensors is missing"),
+        ((broken / "pack.yaml").unlink, "pack.yaml is missing"),
+    ):
+        damage()
+        for command in (
+            ["generate", "a city", *small, "--out", str(out), "--pack", str(broken)],
+            ["packs", str(broken)],
+        ):
+            assert main(command) == 2
+            shown = capsys.readouterr()
+            assert words in shown.err.splitlines()[-1] and shown.out == ""
+            assert not out.exists()
+
+
+def test_an_unexpected_failure_is_a_sentence_with_a_hint(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from moe_pipeline.edge import profiles
+
+    def fail(*_: object) -> None:
+        raise KeyError("a thing\nthat nobody foresaw")
+
+    monkeypatch.setattr(profiles, "load_profiles", fail)
+    assert main(["devices"]) == 1
+    shown = capsys.readouterr()
+    assert "KeyError" in shown.err and "--traceback" in shown.err and len(shown.err.splitlines()) == 1
+    assert main(["devices", "--traceback"]) == 1
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_ctrl_c_outside_a_run_is_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from moe_pipeline.edge import profiles
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(profiles, "load_profiles", interrupted)
+    assert main(["devices"]) == 130
+    assert capsys.readouterr().err == "Cancelled.\n"
+
+
+def test_only_results_reach_standard_output() -> None:
+    """Prints of libraries go to stderr, those of C code too, and standard output is whole again afterwards."""
+    code = (
+        "import os, sys\n"
+        "from moe_pipeline.cli.border import results_only\n"
+        "with results_only() as results:\n"
+        "    print('a library prints'); os.write(1, b'C code prints\\n'); print('the answer', file=results)\n"
+        "print('afterwards')"
+    )
+    done = python("-c", code)
+    assert done.stdout == "the answer\nafterwards\n"
+    assert "a library prints" in done.stderr and "C code prints" in done.stderr
+
+
+def test_results_only_serves_a_replaced_stdout(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, other = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", mine)
+    monkeypatch.setattr(sys, "stderr", other)
+    with results_only() as results:
+        print("noise")
+        print("answer", file=results)
+    assert mine.getvalue() == "answer\n" and other.getvalue() == "noise\n"
+
+
+def test_sentences_cannot_steer_the_terminal() -> None:
+    assert printable("a\x1b[2Jb\nc\x07") == "a\N{REPLACEMENT CHARACTER}[2Jb c\N{REPLACEMENT CHARACTER}"
+
+
+def test_a_reader_that_goes_away_is_no_failure() -> None:
+    command = f"{sys.executable} -m moe_pipeline devices --json | head -c 10; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.endswith("0\n") and done.stderr == ""
+
+
+@pytest.mark.slow
+def test_ctrl_c_cancels_a_run_and_leaves_nothing(random_pack: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["generate", "a city", "--steps", "64", "--out", str(out), "--pack", str(random_pack), "--json"]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "moe_pipeline", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert run.stderr is not None
+    lines = []
+    for line in run.stderr:
+        lines.append(line)
+        if "step" in line:
+            break
+    run.send_signal(signal.SIGINT)
+    stdout, stderr = run.communicate(timeout=30)
+    assert run.returncode == 130, "".join(lines) + stderr
+    assert stdout == "" and stderr.strip().endswith("Cancelled; nothing was written.")
+    assert not out.exists()
+
+
+@pytest.fixture(scope="module")
+def generated(random_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str, str]]:
+    """One small run through the whole command: folder, standard output, standard error."""
+    out = tmp_path_factory.mktemp("generated") / "out"
+    stdout, stderr = io.StringIO(), io.StringIO()
+    small = ["--steps", "3", "--frames", "8", "--width", "64", "--height", "64", "--seed", "7"]
+    words = [
+        "an avatar dancing in a neon city street at night",
+        "--out",
+        str(out),
+        "--pack",
+        str(random_pack),
+    ]
+    patch = pytest.MonkeyPatch()
+    patch.setattr(sys, "stdout", stdout)
+    patch.setattr(sys, "stderr", stderr)
+    try:
+        code = main(["generate", *words, *small, "--json"])
+    finally:
+        patch.undo()
+    assert code == 0, stderr.getvalue()
+    yield out, stdout.getvalue(), stderr.getvalue()
+
+
+def test_generate_writes_a_clip_and_prints_its_record_alone(generated: tuple[Path, str, str]) -> None:
+    from moe_pipeline.video import read_frames, read_metadata
+
+    out, stdout, _ = generated
+    record = json.loads(stdout)
+    assert record == json.loads((out / "record.json").read_text())
+    assert sorted(path.name for path in out.iterdir()) == ["clip.mp4", "record.json"]
+    assert read_frames(out / "clip.mp4").shape == (8, 64, 64, 3)
+    assert json.loads(read_metadata(out / "clip.mp4")["comment"])["run_id"] == record["run_id"]
+    assert record["request"]["seed"] == 7 and record["request"]["top_k"] == 2
+    assert sum(record["gate"]["weights"].values()) == pytest.approx(1.0)
+    assert record["clip"]["path"] == "clip.mp4" and len(record["timing"]["steps"]) == 3
+    for key in ("schema_version", "plan", "metrics", "pack", "environment"):
+        assert record[key]
+    for assignment in record["placement"]["assignments"]:
+        split = assignment["estimated_ms"]
+        assert split["compute"] + split["network"] == pytest.approx(split["total"], abs=2e-3)
+
+
+def test_progress_goes_to_standard_error(generated: tuple[Path, str, str]) -> None:
+    _, _, stderr = generated
+    for words in (
+        "plan: ",
+        "gate: ",
+        "placement (estimated): ",
+        "step 3 of 3",
+        "decoded 8 frames",
+        "finished in",
+    ):
+        assert words in stderr
+    for noise in ("Warning", "HF_TOKEN", "it/s", "LOAD REPORT"):
+        assert noise not in stderr
+
+
+def test_without_json_a_person_reads_a_summary(
+    random_pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--steps", "1", "--frames", "4", "--width", "64", "--height", "64"]
+    words = ["a quiet bay", "--mode", "single", "--out", str(tmp_path), "--pack", str(random_pack)]
+    assert main(["generate", *words, *small]) == 0
+    shown = capsys.readouterr().out
+    for expected in ("clip.mp4", "generalist 1.00", "estimated", "measured", "temporal flickering"):
+        assert expected in shown
+
+
+def test_compare_writes_both_clips_and_one_record(
+    random_pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from moe_pipeline.video import read_frames
+
+    small = ["--steps", "1", "--frames", "4", "--width", "64", "--height", "64"]
+    words = ["an avatar in a neon street", "--out", str(tmp_path), "--pack", str(random_pack)]
+    assert main(["compare", *words, *small, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert set(record["runs"]) == {"moe", "single"}
+    assert record["runs"]["moe"]["request"]["seed"] == record["runs"]["single"]["request"]["seed"]
+    assert record == json.loads((tmp_path / "record.json").read_text())
+    for name in ("moe.mp4", "single.mp4"):
+        assert read_frames(tmp_path / name).shape == (4, 64, 64, 3)
+    assert read_frames(tmp_path / "side_by_side.mp4").shape[2] > 128
+
+
+def test_plan_answers_without_a_clip(random_pack: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "plan",
+        "a neon city with a dancing avatar",
+        "--scenario",
+        "vehicle-convoy",
+        "--pack",
+        str(random_pack),
+    ]
+    assert main([*words, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["scenario"] == "vehicle-convoy" and answer["assignments"]
+    for assignment in answer["assignments"]:
+        split = assignment["estimated_ms"]
+        assert split["compute"] + split["network"] == pytest.approx(split["total"], abs=2e-3)
+    used = {assignment["device"] for assignment in answer["assignments"]}
+    nodes = {device["device"] for device in answer["devices"]}
+    assert {rejection["device"] for rejection in answer["rejected"]} == nodes - used
+    assert all(rejection["reason"].endswith(".") for rejection in answer["rejected"])
+    for objective in ("latency", "energy", "weighted"):
+        assert main([*words, "--objective", objective]) == 0
+        shown = capsys.readouterr().out
+        assert f"least {objective}" in shown and "Not used:" in shown
+
+
+def test_a_killed_device_takes_no_expert(random_pack: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "a neon city", "--scenario", "campus-mec", "--pack", str(random_pack), "--json"]
+    assert main(words) == 0
+    before = {assignment["device"] for assignment in json.loads(capsys.readouterr().out)["assignments"]}
+    user = "nobody"
+    victims = sorted(before - {user})
+    assert main([*words, "--kill", victims[0]]) in (
+        0,
+        2,
+    )  # the user's own device cannot be killed: a sentence
+    shown = capsys.readouterr()
+    if shown.out:
+        answer = json.loads(shown.out)
+        assert victims[0] not in {assignment["device"] for assignment in answer["assignments"]}
+        assert any(r["device"] == victims[0] and r["code"] == "killed" for r in answer["rejected"])
+    else:
+        assert "switched off" in shown.err

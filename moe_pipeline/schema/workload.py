@@ -34,13 +34,16 @@ class Workload(BaseModel):
     note: str = ""
 
     def at(self, precision: Precision) -> Workload:
-        """The same call in another number format: FLOPs stay, every byte count scales with the width."""
+        """The same call computed in another number format: FLOPs stay, traffic and memory scale with the width.
+
+        Messages keep the format in which the pack sends them.
+        """
         ratio = PRECISION_BYTES[precision] / PRECISION_BYTES[self.precision]
         if ratio == 1.0:
             return self.model_copy(update={"precision": precision})
         scaled = {
             name: round(getattr(self, name) * ratio)
-            for name in ("bytes_moved", "weight_bytes", "peak_memory_bytes", "input_bytes", "output_bytes")
+            for name in ("bytes_moved", "weight_bytes", "peak_memory_bytes")
         }
         return self.model_copy(update={**scaled, "precision": precision})
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 MANIFEST = "pack.yaml"
 EMBEDDED = Path(__file__).resolve().parents[2] / "assets" / "packs" / "tiny-worlds"
 _RESTORE = "Restore the pack, for example with a fresh clone of the project."
+# PyYAML lets the errors of its own constructors through: `!!int x`, a 13th month, a thousand open brackets.
+_YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
 
 
 class Pack:
@@ -30,13 +32,22 @@ class Pack:
         """All tensors of a component, in the precision they are stored in.
 
         Raises:
-            MoEverseError: a file is missing, altered or truncated; the sentence names it.
+            MoEverseError: a file is missing, altered, truncated or no safetensors; the sentence names it.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import load
 
         tensors: dict[str, Tensor] = {}
         for file in component.files:
-            tensors |= load(self._verified(file))
+            content = self._verified(file)
+            try:
+                tensors |= load(content)
+            except SafetensorError as error:
+                raise MoEverseError(
+                    "pack_broken",
+                    f"Pack file {self.manifest.id}/{file.path} is not a safetensors file.",
+                    _RESTORE,
+                ) from error
         return tensors
 
     def _verified(self, file: PackFile) -> bytes:
@@ -79,6 +90,7 @@ def open_pack(folder: Path | None = None) -> Pack:
     """
     folder = EMBEDDED if folder is None else folder
     path = folder / MANIFEST
+    name = f"{folder.resolve().name}/{MANIFEST}"
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -87,23 +99,30 @@ def open_pack(folder: Path | None = None) -> Pack:
         ) from error
     try:
         data = yaml.safe_load(content)
-    except yaml.YAMLError as error:
-        raise MoEverseError(
-            "pack_broken", f"{folder.name}/{MANIFEST} is not valid YAML.", _RESTORE
-        ) from error
+    except _YAML_ERRORS as error:
+        raise MoEverseError("pack_broken", f"{name} is not valid YAML.", _RESTORE) from error
     if not isinstance(data, dict):
-        raise MoEverseError("pack_broken", f"{folder.name}/{MANIFEST} does not hold a mapping.", _RESTORE)
-    version = data.get("schema_version")
-    if isinstance(version, int) and version > PACK_SCHEMA_VERSION:
-        raise MoEverseError(
-            "pack_newer",
-            f"{folder.name}/{MANIFEST} has schema_version {version}; this program reads {PACK_SCHEMA_VERSION}.",
-            "Update MoEverse to use this pack.",
-        )
+        raise MoEverseError("pack_broken", f"{name} does not hold a mapping.", _RESTORE)
+    _check_version(data.get("schema_version"), name)
     try:
         manifest = PackManifest.model_validate(data)
     except ValidationError as error:
-        raise from_validation(
-            error, code="pack_broken", where=f"{folder.name}/{MANIFEST}", remedy="Correct the key."
-        ) from error
+        raise from_validation(error, code="pack_broken", where=name, remedy="Correct the key.") from error
     return Pack(folder, manifest, hashlib.sha256(content).hexdigest())
+
+
+def _check_version(version: object, name: str) -> None:
+    """A missing version is left to the manifest's own check, which names the key."""
+    if version is None or version == PACK_SCHEMA_VERSION:
+        return
+    if isinstance(version, int) and version > PACK_SCHEMA_VERSION:
+        raise MoEverseError(
+            "pack_newer",
+            f"{name} has schema_version {version}; this program reads {PACK_SCHEMA_VERSION}.",
+            "Update MoEverse to use this pack.",
+        )
+    raise MoEverseError(
+        "pack_broken",
+        f"{name}: schema_version must be {PACK_SCHEMA_VERSION}, got {str(version)[:40]!r}.",
+        "Correct the key.",
+    )

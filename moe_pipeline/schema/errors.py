@@ -20,6 +20,10 @@ class MoEverseError(Exception):
         self.remedy = remedy
         super().__init__(self.sentence())
 
+    def __reduce__(self) -> tuple[type[MoEverseError], tuple[str, str, str]]:
+        # Workers in other processes hand their refusals back by pickling them.
+        return type(self), (self.code, self.message, self.remedy)
+
     def sentence(self) -> str:
         """Message and remedy as one line, the form that every border shows."""
         text = f"{self.message} {self.remedy}".strip()
@@ -39,5 +43,7 @@ def from_validation(error: ValidationError, *, code: str, where: str, remedy: st
     elif first["type"] == "missing":
         text = "this key is missing"
     given = first.get("input")
-    shown = f", got {given!r}" if isinstance(given, str | int | float | bool) and len(repr(given)) < 60 else ""
+    shown = (
+        f", got {given!r}" if isinstance(given, str | int | float | bool) and len(repr(given)) < 60 else ""
+    )
     return MoEverseError(code, f"{where}: {key}: {text}{shown}{more}.", remedy)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 PACK_SCHEMA_VERSION = 1
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -107,6 +107,13 @@ class PackManifest(_Part):
     generalist: ExpertEntry
     experts: tuple[ExpertEntry, ...] = Field(min_length=1)
     gate: Component
+
+    @model_validator(mode="after")
+    def _ids_are_distinct(self) -> PackManifest:
+        ids = [*self.expert_ids(), self.generalist.id]
+        if twice := sorted({name for name in ids if ids.count(name) > 1}):
+            raise ValueError(f"the id {twice[0]!r} stands for two models of the pack")
+        return self
 
     def expert_ids(self) -> tuple[str, ...]:
         """Ids of the experts in the manifest's order, the order of every weight vector."""

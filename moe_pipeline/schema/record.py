@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from moe_pipeline.schema.errors import MoEverseError
+from moe_pipeline.schema.errors import MoEverseError, from_validation
 from moe_pipeline.schema.gate import GateDecision
 from moe_pipeline.schema.metrics import ClipMetrics
 from moe_pipeline.schema.placement import Placement
@@ -104,6 +104,8 @@ class ComparisonRecord(_Kept):
     runs: dict[str, RunRecord]
 
 
+_USE_OURS = "Use a record.json of MoEverse."
+
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 
@@ -111,11 +113,11 @@ def load_record(data: dict[str, Any]) -> RunRecord:
     """Read a record of this or an older version.
 
     Raises:
-        MoEverseError: the record has no version or comes from a newer one.
+        MoEverseError: the record has no version, comes from a newer one, or does not hold what it should.
     """
-    version = data.get("schema_version")
-    if not isinstance(version, int):
-        raise MoEverseError("bad_record", "record: schema_version is missing.", "Use a record.json of MoEverse.")
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise MoEverseError("bad_record", "record: schema_version is missing.", _USE_OURS)
     if version > SCHEMA_VERSION:
         raise MoEverseError(
             "newer_record",
@@ -123,6 +125,13 @@ def load_record(data: dict[str, Any]) -> RunRecord:
             "Update MoEverse to read it.",
         )
     while version < SCHEMA_VERSION:
+        if version not in UPGRADES:
+            raise MoEverseError(
+                "bad_record", f"record: there was never a schema_version {version}.", _USE_OURS
+            )
         data = UPGRADES[version](data)
         version += 1
-    return RunRecord.model_validate(data)
+    try:
+        return RunRecord.model_validate(data)
+    except ValidationError as error:
+        raise from_validation(error, code="bad_record", where="record", remedy=_USE_OURS) from error

@@ -86,7 +86,9 @@ class ResolvedRequest(BaseModel):
 
 def _within(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
-        raise MoEverseError("bad_request", f"request: {name} must be {low:g} to {high:g}, got {value:g}.")
+        raise MoEverseError(
+            "bad_request", f"request: {name} must be {low:.15g} to {high:.15g}, got {value:.15g}."
+        )
 
 
 def _multiple(name: str, value: int, of: int) -> None:

@@ -83,6 +83,7 @@ class Engine:
             torch.set_num_threads(config.threads)
         self.cache = cache if cache is not None else ExpertCache(config.cache_bytes)
         self._lock = threading.RLock()
+        self._shells: dict[str, nn.Module] = {}
 
     def _build(self, component: Component, dtype: torch.dtype) -> nn.Module:
         builder = BUILDERS.get(component.kind)
@@ -96,7 +97,7 @@ class Engine:
         try:
             module = builder(**component.config)
             module.load_state_dict(self.pack.tensors(component))
-        except (TypeError, RuntimeError) as error:
+        except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
             raise MoEverseError(
                 "pack_mismatch",
                 f"The files of {component.kind} in pack {name} do not fit its configuration.",
@@ -130,8 +131,19 @@ class Engine:
         """The denoiser of an expert or of the generalist, by id."""
         entries = {e.id: e for e in (*self.pack.manifest.experts, self.pack.manifest.generalist)}
         entry = entries[expert]
-        key = "/".join([*(file.sha256 for file in entry.files), str(self.device), str(self.dtype)])
+        # The configuration belongs to the key: the same tensors under another number of heads are another model.
+        hashes = [file.sha256 for file in entry.files]
+        key = "/".join([entry.kind, repr(entry.config), *hashes, str(self.device), str(self.dtype)])
         return cast(Denoiser, self.cache.get(key, lambda: self._build(entry, self.dtype)))
+
+    def shell(self, component: Component) -> nn.Module:
+        """A component's architecture on the meta device: shapes without weights, for counting work."""
+        key = f"{component.kind} {sorted(component.config.items())}"
+        with self._lock:
+            if key not in self._shells:
+                with torch.device("meta"):
+                    self._shells[key] = BUILDERS[component.kind](**component.config)
+            return self._shells[key]
 
     def latent_shape(self, request: ResolvedRequest) -> tuple[int, int, int, int, int]:
         """(1, C, F, H, W) of a request's latents."""

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import hashlib
-import json
-import os
-import tempfile
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
 
 from moe_pipeline import interfaces as ev
 from moe_pipeline.catalogue import catalog
@@ -22,18 +15,17 @@ from moe_pipeline.edge import ProfileLibrary, load_profiles, place
 from moe_pipeline.engine import Engine, EngineConfig, GuidedMixture
 from moe_pipeline.experts.cache import ExpertCache
 from moe_pipeline.gating.routing import route, single
-from moe_pipeline.memory import peak_cuda_bytes, peak_rss_bytes
 from moe_pipeline.metrics import measure
 from moe_pipeline.packs import Pack, open_pack
 from moe_pipeline.prompting.decompose import decompose
+from moe_pipeline.recording import Run, Stopped, require_writable, since_ms, write_record
 from moe_pipeline.schema.errors import MoEverseError
 from moe_pipeline.schema.gate import GateDecision
-from moe_pipeline.schema.metrics import ClipMetrics
 from moe_pipeline.schema.pack import PackManifest
 from moe_pipeline.schema.placement import Placement
 from moe_pipeline.schema.plan import ScenePlan
 from moe_pipeline.schema.profiles import EdgeScenario
-from moe_pipeline.schema.record import ClipInfo, PackIdentity, RunRecord, RunTiming, StepTiming
+from moe_pipeline.schema.record import StepTiming
 from moe_pipeline.schema.request import ResolvedRequest, SceneRequest, resolve
 from moe_pipeline.video import write_mp4
 from moe_pipeline.workloads import request_workloads
@@ -41,36 +33,6 @@ from moe_pipeline.workloads import request_workloads
 __all__ = ["EngineConfig", "MoEVideoPipeline", "catalog"]
 
 CLIP_NAME, RECORD_NAME = "clip.mp4", "record.json"
-E = TypeVar("E")
-
-
-class _Stopped(Exception):
-    """Raised between two experts when the run was cancelled."""
-
-
-class _Run:
-    """Identity, clock and event numbers of one run."""
-
-    def __init__(self, request: ResolvedRequest, control: ev.RunControl) -> None:
-        self.id = uuid.uuid4().hex[:12]
-        self.request, self.control = request, control
-        self.started = time.perf_counter()
-        self.created = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-        self.seq = -1
-        self.timing: dict[str, float] = {}
-        self.steps: list[StepTiming] = []
-        self.warnings: list[str] = []
-
-    def now_ms(self) -> float:
-        return (time.perf_counter() - self.started) * 1000.0
-
-    def event(self, kind: Callable[..., E], **facts: Any) -> E:
-        self.seq += 1
-        return kind(run_id=self.id, seq=self.seq, t_ms=self.now_ms(), **facts)
-
-    def check(self) -> None:
-        if self.control.cancelled:
-            raise _Stopped
 
 
 class MoEVideoPipeline:
@@ -159,103 +121,148 @@ class MoEVideoPipeline:
         """
         resolved = self.resolve(request)
         if out is not None:
-            _require_writable(out)
-        return self._guarded(_Run(resolved, control or ev.RunControl()), out, previews, name)
+            require_writable(out)
+        return self._guarded(Run(resolved, control or ev.RunControl()), out, previews, name)
 
-    def _guarded(self, run: _Run, out: Path | None, previews: bool, name: str) -> Iterator[ev.Event]:
+    def _guarded(self, run: Run, out: Path | None, previews: bool, name: str) -> Iterator[ev.Event]:
         try:
             yield from self._run(run, out, previews, name)
-        except _Stopped:
+        except Stopped:
             yield run.event(ev.Cancelled, after_steps=len(run.steps))
         except MoEverseError as error:
             yield run.event(ev.Failed, code=error.code, message=error.sentence())
 
-    def _run(self, run: _Run, out: Path | None, previews: bool, name: str) -> Iterator[ev.Event]:
+    def _run(self, run: Run, out: Path | None, previews: bool, name: str) -> Iterator[ev.Event]:
         request = run.request
         yield run.event(ev.Accepted, request=request)
+        run.check()
         plan = decompose(request.prompt)
         yield run.event(ev.Planned, plan=plan)
+        run.check()
         gate, text, sigmas = self._route(request, plan, run.timing)
         yield run.event(ev.Gated, gate=gate)
         for code, message in self._notes(request, gate):
-            run.warnings.append(message)
-            yield run.event(ev.RunWarning, code=code, message=message)
+            yield run.warn(code, message)
+        run.check()
+        yield self._place_first(run, gate)
+        run.check()
+        latents = yield from self._denoise(run, gate, text, sigmas, previews)
         began = time.perf_counter()
-        placement: Placement | None = None
+        frames = self.engine.decode(latents)
+        run.timing["decode_ms"] = since_ms(began)
+        yield run.event(ev.Decoded, frames=frames, decode_ms=run.timing["decode_ms"])
+        run.check()
+        began = time.perf_counter()
+        metrics = measure(frames, float(request.fps))
+        run.timing["metrics_ms"] = since_ms(began)
+        yield run.event(ev.Measured, metrics=metrics, metrics_ms=run.timing["metrics_ms"])
+        run.check()
+        if out is None:
+            record, path = self._record(run, plan, gate, metrics, frames, None), None
+        else:
+            path = str(out / name)
+            record = self._export(run, plan, gate, metrics, frames, out / name)
+            yield run.event(ev.Exported, path=path, export_ms=run.timing["export_ms"])
+        yield run.event(ev.Finished, clip=ev.Clip(frames, record, path))
+
+    def _place_first(self, run: Run, gate: GateDecision) -> ev.Placed | ev.RunWarning:
+        began = time.perf_counter()
+        run.control.take_change()  # what changed before the run is part of the first placement
         try:
-            killed, scale = run.control.conditions()
-            placement = self._place(request, gate, killed, scale)
-            yield run.event(ev.Placed, placement=placement)
+            run.placement = self._place(run.request, gate, *run.control.conditions())
+            return run.event(ev.Placed, placement=run.placement)
         except MoEverseError as error:
             # The clip is made on this machine either way; only the edge deployment has no answer.
-            run.warnings.append(error.sentence())
-            yield run.event(ev.RunWarning, code=error.code, message=error.sentence())
-        run.timing["place_ms"] = _since(began)
-        x = initial_noise(self.engine.latent_shape(request), request.seed)
-        velocity = GuidedMixture(
-            self.engine,
-            text,
-            [step.weights for step in gate.by_step],
-            ClassifierFree(request.guidance),
-            run.check,
-        )
+            return run.warn(error.code, error.sentence())
+        finally:
+            run.timing["place_ms"] = since_ms(began)
+
+    def _denoise(
+        self, run: Run, gate: GateDecision, text: ev.TextFeatures, sigmas: list[float], previews: bool
+    ) -> Generator[ev.Event, None, Tensor]:
+        request, engine = run.request, self.engine
+        weights = [step.weights for step in gate.by_step]
+        velocity = GuidedMixture(engine, text, weights, ClassifierFree(request.guidance), run.check)
+        x = initial_noise(engine.latent_shape(request), request.seed).to(engine.device)
         began = last = time.perf_counter()
         for step in sample(x, sigmas, velocity):
             x = step.x
-            preview = self.engine.preview(step.clean) if previews else None
-            step_ms, last = _since(last), time.perf_counter()
+            preview = engine.preview(step.clean) if previews else None
+            step_ms = since_ms(last)
             passes = velocity.forward_passes(step.index, step.sigma)
             run.steps.append(
                 StepTiming(index=step.index, sigma=step.sigma, ms=step_ms, forward_passes=passes)
             )
+            if preview is not None:
+                run.timing.setdefault("first_preview_ms", run.now_ms())
             yield run.event(
                 ev.Step,
                 index=step.index,
                 total=request.steps,
                 sigma=step.sigma,
-                weights=gate.by_step[step.index].weights,
+                weights=weights[step.index],
                 step_ms=step_ms,
-                remaining_ms=_since(began) / (step.index + 1) * (request.steps - step.index - 1),
+                remaining_ms=since_ms(began) / (step.index + 1) * (request.steps - step.index - 1),
                 preview=preview,
             )
-            if preview is not None:
-                run.timing.setdefault("first_preview_ms", run.now_ms())
             if reason := run.control.take_change():
-                yield from self._replan(run, gate, reason)
+                yield self._replan(run, gate, reason)
             run.check()
             last = time.perf_counter()
         run.timing["denoise_ms"] = sum(step.ms for step in run.steps)
-        began = time.perf_counter()
-        frames = self.engine.decode(x)
-        run.timing["decode_ms"] = _since(began)
-        yield run.event(ev.Decoded, frames=frames, decode_ms=run.timing["decode_ms"])
-        began = time.perf_counter()
-        metrics = measure(frames, float(request.fps))
-        run.timing["metrics_ms"] = _since(began)
-        yield run.event(ev.Measured, metrics=metrics, metrics_ms=run.timing["metrics_ms"])
-        path: Path | None = None
-        if out is not None:
-            run.check()
-            began = time.perf_counter()
-            draft = self._record(run, plan, gate, placement, metrics, frames, name)
-            write_mp4(frames, out / name, request.fps, {"comment": draft.model_dump_json()})
-            path = out / name
-            run.timing["export_ms"] = _since(began)
-            yield run.event(ev.Exported, path=str(path), export_ms=run.timing["export_ms"])
-        record = self._record(run, plan, gate, placement, metrics, frames, name if path else None)
-        if out is not None:
-            _write_atomically(
-                out / f"{Path(name).stem}.json" if name != CLIP_NAME else out / RECORD_NAME, record
-            )
-        yield run.event(ev.Finished, clip=ev.Clip(frames, record, str(path) if path else None))
+        return x
 
-    def _replan(self, run: _Run, gate: GateDecision, reason: str) -> Iterator[ev.Event]:
-        killed, scale = run.control.conditions()
+    def _replan(self, run: Run, gate: GateDecision, reason: str) -> ev.Replanned | ev.RunWarning:
+        """The placement under the new conditions; where there is none, the last one stays in the record."""
         try:
-            placement = self._place(run.request, gate, killed, scale)
-            yield run.event(ev.Replanned, placement=placement, reason=reason)
+            run.placement = self._place(run.request, gate, *run.control.conditions())
         except MoEverseError as error:
-            yield run.event(ev.RunWarning, code=error.code, message=error.sentence())
+            return run.warn(error.code, error.sentence())
+        run.warnings.append(f"Placed again: {reason}.")
+        return run.event(ev.Replanned, placement=run.placement, reason=reason)
+
+    def _record(
+        self,
+        run: Run,
+        plan: ScenePlan,
+        gate: GateDecision,
+        metrics: ClipMetrics,
+        frames: ev.Frames,
+        path: str | None,
+    ) -> RunRecord:
+        return run.record(
+            plan=plan,
+            gate=gate,
+            metrics=metrics,
+            frames=frames,
+            path=path,
+            pack=PackIdentity(id=self.manifest.id, version=self.manifest.version, sha256=self.pack.sha256),
+            environment=self.engine.environment(),
+        )
+
+    def _export(
+        self,
+        run: Run,
+        plan: ScenePlan,
+        gate: GateDecision,
+        metrics: ClipMetrics,
+        frames: ev.Frames,
+        clip: Path,
+    ) -> RunRecord:
+        """Write the clip, then its record beside it: both stand, or neither."""
+        began = time.perf_counter()
+        draft = self._record(run, plan, gate, metrics, frames, clip.name)
+        write_mp4(frames, clip, run.request.fps, {"comment": draft.model_dump_json()})
+        run.timing["export_ms"] = since_ms(began)
+        record = self._record(run, plan, gate, metrics, frames, clip.name)
+        try:
+            write_record(
+                clip.with_name(RECORD_NAME) if clip.name == CLIP_NAME else clip.with_suffix(".json"), record
+            )
+        except MoEverseError:
+            clip.unlink(missing_ok=True)
+            raise
+        return record
 
     def _route(
         self, request: ResolvedRequest, plan: ScenePlan, timing: dict[str, float] | None = None
@@ -280,7 +287,7 @@ class MoEVideoPipeline:
             decision = single(manifest.generalist.id, sigmas[:-1], decision.coverage)
         if timing is not None:
             timing["encode_prompt_ms"] = (encoded - began) * 1000.0
-            timing["gate_ms"] = _since(encoded)
+            timing["gate_ms"] = since_ms(encoded)
         return decision, text, sigmas
 
     def _place(
@@ -307,65 +314,3 @@ class MoEVideoPipeline:
         pieces, limit = self.engine.encoder.count(request.prompt), self.manifest.text_tokens
         if pieces > limit:
             yield "long_prompt", f"The experts read the first {limit} of {pieces} word pieces of this prompt."
-
-    def _record(
-        self,
-        run: _Run,
-        plan: ScenePlan,
-        gate: GateDecision,
-        placement: Placement | None,
-        metrics: ClipMetrics,
-        frames: ev.Frames,
-        path: str | None,
-    ) -> RunRecord:
-        count, height, width, _ = frames.shape
-        timing = RunTiming(
-            **{"export_ms": 0.0, **run.timing},
-            total_ms=run.now_ms(),
-            steps=tuple(run.steps),
-            peak_rss_bytes=peak_rss_bytes(),
-            peak_cuda_bytes=peak_cuda_bytes(),
-        )
-        return RunRecord(
-            run_id=run.id,
-            created=run.created,
-            request=run.request,
-            plan=plan,
-            gate=gate,
-            placement=placement,
-            timing=timing,
-            metrics=metrics,
-            clip=ClipInfo(
-                path=path,
-                frames=count,
-                width=width,
-                height=height,
-                fps=run.request.fps,
-                sha256=hashlib.sha256(frames.tobytes()).hexdigest(),
-            ),
-            pack=PackIdentity(id=self.manifest.id, version=self.manifest.version, sha256=self.pack.sha256),
-            environment=self.engine.environment(),
-            warnings=tuple(run.warnings),
-        )
-
-
-def _since(began: float) -> float:
-    return (time.perf_counter() - began) * 1000.0
-
-
-def _require_writable(folder: Path) -> None:
-    """Make the folder and try a file in it, before any work is done: permissions alone do not tell."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise MoEverseError(
-            "unwritable_folder", f"Cannot write into {folder}.", "Choose a folder you may write to."
-        ) from error
-
-
-def _write_atomically(path: Path, record: RunRecord) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(record.model_dump(mode="json"), indent=1), encoding="utf-8")
-    os.replace(part, path)

@@ -36,6 +36,10 @@ PackFolder = Annotated[
     Path | None, typer.Option("--pack", help="Folder of a pack. Default: the one that comes with MoEverse.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Only JSON on standard output; progress goes to stderr.")]
+Weights = Annotated[
+    Path | None,
+    typer.Option("--weights", help="Folder with the weights of VBench's networks; never downloaded."),
+]
 Killed = Annotated[
     list[str] | None, typer.Option("--kill", help="An edge device that has failed; may be repeated.")
 ]

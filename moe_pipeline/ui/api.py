@@ -16,7 +16,7 @@ from moe_pipeline.ui.stage import file_url
 from moe_pipeline.ui.turns import Refused, RunFeed, Waiting
 
 Mode = Literal["moe", "single"]
-Objective = Literal["latency", "energy", "weighted"]
+Objective = Literal["latency", "energy", "balanced"]
 
 
 def _drain(feed: RunFeed[Any], take: Callable[[Any], None]) -> None:
@@ -90,7 +90,10 @@ def publish(handlers: StudioHandlers, concurrency_id: str) -> None:
             take,
         )
         record = done[0].clip.record
-        files = {"clip": f"/{file_url(folder / 'clip.mp4')}", "record": f"/{file_url(folder / 'record.json')}"}
+        files = {
+            "clip": f"/{file_url(folder / 'clip.mp4')}",
+            "record": f"/{file_url(folder / 'record.json')}",
+        }
         return {"record": record.model_dump(mode="json"), "files": files}
 
     def compare(
@@ -123,7 +126,11 @@ def publish(handlers: StudioHandlers, concurrency_id: str) -> None:
                 runs[mode] = event.clip.record.model_dump(mode="json")
 
         _drain(
-            RunFeed(lambda: compare_runs(handlers.pipeline, request, folder, control=control), handlers.turns, control),
+            RunFeed(
+                lambda: compare_runs(handlers.pipeline, request, folder, control=control),
+                handlers.turns,
+                control,
+            ),
             take,
         )
         names = ("moe.mp4", "single.mp4", "side_by_side.mp4", "record.json")

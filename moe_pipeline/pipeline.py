@@ -6,6 +6,8 @@ import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+from torch import Tensor
+
 from moe_pipeline import interfaces as ev
 from moe_pipeline.catalogue import catalog
 from moe_pipeline.diffusion.flow import noise_schedule
@@ -21,11 +23,12 @@ from moe_pipeline.prompting.decompose import decompose
 from moe_pipeline.recording import Run, Stopped, require_writable, since_ms, write_record
 from moe_pipeline.schema.errors import MoEverseError
 from moe_pipeline.schema.gate import GateDecision
+from moe_pipeline.schema.metrics import ClipMetrics
 from moe_pipeline.schema.pack import PackManifest
 from moe_pipeline.schema.placement import Placement
 from moe_pipeline.schema.plan import ScenePlan
 from moe_pipeline.schema.profiles import EdgeScenario
-from moe_pipeline.schema.record import StepTiming
+from moe_pipeline.schema.record import PackIdentity, RunRecord, StepTiming
 from moe_pipeline.schema.request import ResolvedRequest, SceneRequest, resolve
 from moe_pipeline.video import write_mp4
 from moe_pipeline.workloads import request_workloads

@@ -1,0 +1,147 @@
+"""Bookkeeping of one run: identity, clock, event numbers, and the record that stays."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import os
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from moe_pipeline.interfaces import Frames, RunControl, RunWarning
+from moe_pipeline.memory import peak_cuda_bytes, peak_rss_bytes
+from moe_pipeline.schema.errors import MoEverseError
+from moe_pipeline.schema.gate import GateDecision
+from moe_pipeline.schema.metrics import ClipMetrics
+from moe_pipeline.schema.placement import Placement
+from moe_pipeline.schema.plan import ScenePlan
+from moe_pipeline.schema.record import ClipInfo, Environment, PackIdentity, RunRecord, RunTiming, StepTiming
+from moe_pipeline.schema.request import ResolvedRequest
+
+E = TypeVar("E")
+
+
+class Stopped(Exception):
+    """Raised between two experts when the run was cancelled."""
+
+
+class Run:
+    """Everything about one run that is not a tensor; filled stage by stage, turned into a record at the end."""
+
+    def __init__(self, request: ResolvedRequest, control: RunControl) -> None:
+        self.id = uuid.uuid4().hex[:12]
+        self.request, self.control = request, control
+        self.started = time.perf_counter()
+        self.created = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        self.seq = -1
+        self.timing: dict[str, float] = {}
+        self.steps: list[StepTiming] = []
+        self.warnings: list[str] = []
+        self.placement: Placement | None = None
+
+    def now_ms(self) -> float:
+        """Milliseconds since the run started."""
+        return since_ms(self.started)
+
+    def event(self, kind: Callable[..., E], **facts: Any) -> E:
+        """The next event of this run."""
+        self.seq += 1
+        return kind(run_id=self.id, seq=self.seq, t_ms=self.now_ms(), **facts)
+
+    def warn(self, code: str, message: str) -> RunWarning:
+        """A warning event whose sentence also stays in the record."""
+        self.warnings.append(message)
+        return self.event(RunWarning, code=code, message=message)
+
+    def check(self) -> None:
+        """Raise `Stopped` once the run was cancelled."""
+        if self.control.cancelled:
+            raise Stopped
+
+    def record(
+        self,
+        *,
+        plan: ScenePlan,
+        gate: GateDecision,
+        metrics: ClipMetrics,
+        frames: Frames,
+        path: str | None,
+        pack: PackIdentity,
+        environment: Environment,
+    ) -> RunRecord:
+        """The record as of now; the copy inside an mp4 is made before its export, so its export_ms is 0."""
+        count, height, width, _ = frames.shape
+        timing = RunTiming(
+            **{"export_ms": 0.0, **self.timing},
+            total_ms=self.now_ms(),
+            steps=tuple(self.steps),
+            peak_rss_bytes=peak_rss_bytes(),
+            peak_cuda_bytes=peak_cuda_bytes(),
+        )
+        clip = ClipInfo(
+            path=path,
+            frames=count,
+            width=width,
+            height=height,
+            fps=self.request.fps,
+            sha256=hashlib.sha256(frames.tobytes()).hexdigest(),
+        )
+        return RunRecord(
+            run_id=self.id,
+            created=self.created,
+            request=self.request,
+            plan=plan,
+            gate=gate,
+            placement=self.placement,
+            timing=timing,
+            metrics=metrics,
+            clip=clip,
+            pack=pack,
+            environment=environment,
+            warnings=tuple(self.warnings),
+        )
+
+
+def since_ms(began: float) -> float:
+    """Milliseconds since a `time.perf_counter()` reading."""
+    return (time.perf_counter() - began) * 1000.0
+
+
+def require_writable(folder: Path) -> None:
+    """Make the folder and try a file in it, before any work is done: permissions alone do not tell.
+
+    Raises:
+        MoEverseError: the folder cannot be made or takes no files.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise MoEverseError(
+            "unwritable_folder", f"Cannot write into {folder}.", "Choose a folder you may write to."
+        ) from error
+
+
+def write_record(path: Path, record: RunRecord) -> None:
+    """Write a record as JSON: under a temporary name first, so that a reader never sees half of it.
+
+    Raises:
+        MoEverseError: the file cannot be written.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(json.dumps(record.model_dump(mode="json"), indent=1), encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise MoEverseError(
+            "unwritable",
+            f"{path} cannot be written ({error.strerror or 'unknown reason'}).",
+            "Choose a folder that can be written to and has space left.",
+        ) from error

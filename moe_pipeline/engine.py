@@ -16,6 +16,7 @@ from moe_pipeline._version import __version__
 from moe_pipeline.diffusion.autoencoder import VideoAutoencoder, to_frames
 from moe_pipeline.diffusion.guidance import ClassifierFree
 from moe_pipeline.diffusion.preview import LatentPreview
+from moe_pipeline.diffusion.probe import FrameProbe
 from moe_pipeline.experts.cache import ExpertCache
 from moe_pipeline.experts.denoiser import VideoDenoiser
 from moe_pipeline.experts.mixture import Mixture
@@ -33,6 +34,7 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "video-autoencoder": VideoAutoencoder,
     "video-denoiser": VideoDenoiser,
     "latent-preview": LatentPreview,
+    "frame-probe": FrameProbe,
     **GATES,
 }
 
@@ -126,6 +128,15 @@ class Engine:
     def gate(self) -> TextSigmaGate:
         with self._lock:
             return cast(TextSigmaGate, self._build(self.pack.manifest.gate, torch.float32).to("cpu"))
+
+    @cached_property
+    def probe(self) -> FrameProbe:
+        with self._lock:
+            if self.pack.manifest.probe is None:
+                raise MoEverseError(
+                    "no_probe", f"Pack {self.pack.manifest.id} has no frame probe.", "Measure without features."
+                )
+            return cast(FrameProbe, self._build(self.pack.manifest.probe, torch.float32).to("cpu"))
 
     def denoiser(self, expert: str) -> Denoiser:
         """The denoiser of an expert or of the generalist, by id."""

@@ -32,6 +32,8 @@ done
 wait "$single"
 "$python" -m training.gate --latents "$data/train-latents" --held "$data/held-latents" --experts "$work" \
     --out "$work/gate"
+"$python" -m training.probe --data "$data/train" --held "$data/held" --autoencoder "$work/autoencoder" \
+    --out "$work/probe"
 "$python" -m training.pack --checkpoints "$work" --previews "$data/held" --version "$version" \
     --out assets/packs/tiny-worlds
 runs/evaluate-pack.sh

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from moe_pipeline.diffusion.autoencoder import VideoAutoencoder, to_model_range
 from moe_pipeline.diffusion.preview import LatentPreview, fit_preview
+from moe_pipeline.diffusion.probe import FrameProbe
 from moe_pipeline.experts.denoiser import VideoDenoiser
 from moe_pipeline.gating.gate import TextSigmaGate
 from moe_pipeline.packs import MANIFEST, open_pack
@@ -133,6 +134,7 @@ def write_pack(
         ),
         "experts": [denoiser(domain, title, domain, text, colour) for domain, (title, text, colour) in EXPERTS.items()],
         "gate": component("gate", "text-sigma", {"experts": len(EXPERTS)}, torch.float32),
+        "probe": component("probe", "frame-probe", {}),
     }  # fmt: skip
     text = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=100)
     (folder / MANIFEST).write_text(text, encoding="utf-8")
@@ -148,6 +150,7 @@ def write_random_pack(folder: Path, seed: int = 0) -> Path:
             "autoencoder": VideoAutoencoder(),
             "preview": LatentPreview(),
             "gate": TextSigmaGate(len(EXPERTS)),
+            "probe": FrameProbe(),
             "generalist": VideoDenoiser(),
             **{domain: VideoDenoiser() for domain in EXPERTS},
         }
@@ -186,18 +189,19 @@ def main() -> None:
     autoencoder = load_autoencoder(root / "autoencoder", torch.device("cpu"))
     gate = TextSigmaGate(len(EXPERTS))
     gate.load_state_dict(load_file(root / "gate" / "gate.safetensors"))
+    probe = FrameProbe()
+    probe.load_state_dict(load_file(root / "probe" / "probe.safetensors"))
     parts: dict[str, nn.Module] = {
         "autoencoder": autoencoder,
         "preview": _preview(autoencoder, ClipSet([Path(arguments.previews)])),
         "gate": gate,
+        "probe": probe,
     }
     training: dict[str, Any] = {}
     for name, source in {"generalist": "single", **{d: f"expert-{d}" for d in DOMAINS}}.items():
         parts[name], training[name] = _averaged(root / source)
-    for name, file in (
-        ("autoencoder", root / "autoencoder" / "summary.json"),
-        ("gate", root / "gate" / "summary.json"),
-    ):
+    for name in ("autoencoder", "gate", "probe"):
+        file = root / name / "summary.json"
         if file.exists():
             training[name] = json.loads(file.read_text())
     folder = write_pack(Path(arguments.out), parts, version=arguments.version, training=training)

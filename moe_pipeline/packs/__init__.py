@@ -78,8 +78,9 @@ class Pack:
             manifest.generalist,
             *manifest.experts,
             manifest.gate,
+            manifest.probe,
         )
-        return sum(len(self._verified(file)) for part in parts for file in part.files)
+        return sum(len(self._verified(file)) for part in parts if part is not None for file in part.files)
 
 
 def open_pack(folder: Path | None = None) -> Pack:

@@ -107,6 +107,7 @@ class PackManifest(_Part):
     generalist: ExpertEntry
     experts: tuple[ExpertEntry, ...] = Field(min_length=1)
     gate: Component
+    probe: Component | None = None
 
     @model_validator(mode="after")
     def _ids_are_distinct(self) -> PackManifest:

@@ -16,6 +16,7 @@ from moe_pipeline.diffusion.sampler import initial_noise, sample
 from moe_pipeline.edge import ProfileLibrary, load_profiles, place
 from moe_pipeline.engine import Engine, EngineConfig, GuidedMixture
 from moe_pipeline.experts.cache import ExpertCache
+from moe_pipeline.features import PackFeatures
 from moe_pipeline.gating.routing import route, single
 from moe_pipeline.metrics import measure
 from moe_pipeline.packs import Pack, open_pack
@@ -43,6 +44,7 @@ class MoEVideoPipeline:
 
     def __init__(self, pack: Pack, engine: Engine, profiles: ProfileLibrary) -> None:
         self.pack, self.engine, self.profiles = pack, engine, profiles
+        self.features = PackFeatures(engine) if pack.manifest.probe is not None else None
 
     @classmethod
     def from_pack(
@@ -156,7 +158,7 @@ class MoEVideoPipeline:
         yield run.event(ev.Decoded, frames=frames, decode_ms=run.timing["decode_ms"])
         run.check()
         began = time.perf_counter()
-        metrics = measure(frames, float(request.fps))
+        metrics = measure(frames, float(request.fps), features=self.features, prompt=request.prompt)
         run.timing["metrics_ms"] = since_ms(began)
         yield run.event(ev.Measured, metrics=metrics, metrics_ms=run.timing["metrics_ms"])
         run.check()

@@ -145,7 +145,8 @@ class VideoDenoiser(nn.Module):
     def _rotary(self, frames: int, height: int, width: int, text: int, like: Tensor) -> tuple[Tensor, Tensor]:
         key = (frames, height, width, text)
         if key not in self._tables:
-            self._tables[key] = rotary_table(frames, height, width, self.head, text)
+            with torch.inference_mode(False):  # kept tables must serve a later training step too
+                self._tables[key] = rotary_table(frames, height, width, self.head, text)
         cosines, sines = self._tables[key]
         return cosines.to(like), sines.to(like)
 

@@ -31,7 +31,9 @@ def empty_comparison() -> View:
 
 def comparison_started(view: View, headline: str, state: str = "waiting") -> View:
     """A new comparison begins; the last one stays in sight until its clips are replaced."""
-    sides = {mode: {**view["sides"][mode], "preview": None, "done": False, "text": "waiting"} for mode in MODES}
+    sides = {
+        mode: {**view["sides"][mode], "preview": None, "done": False, "text": "waiting"} for mode in MODES
+    }
     return {**view, "state": state, "headline": headline, "error": "", "sides": sides}
 
 
@@ -51,7 +53,9 @@ def comparison_clip(view: View, mode: str, record: RunRecord, path: Path | str) 
     return {**view, "sides": {**view["sides"], mode: side}}
 
 
-def comparison_finished(view: View, runs: Mapping[str, RunRecord], catalogue: Mapping[str, MetricInfo]) -> View:
+def comparison_finished(
+    view: View, runs: Mapping[str, RunRecord], catalogue: Mapping[str, MetricInfo]
+) -> View:
     """Both clips are there: their figures side by side."""
     seed = runs["moe"].request.seed
     headline = f"Same prompt, same seed {seed}, same number of steps."

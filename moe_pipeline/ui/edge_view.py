@@ -107,7 +107,12 @@ def edge_view(
         "nodes": _nodes(placement, scenario, palette),
         "links": _links(placement, scenario, networks),
         "timeline": [
-            {"stage": e.stage, "device": e.device, "start_ms": round(e.start_ms, 3), "end_ms": round(e.end_ms, 3)}
+            {
+                "stage": e.stage,
+                "device": e.device,
+                "start_ms": round(e.start_ms, 3),
+                "end_ms": round(e.end_ms, 3),
+            }
             | {"kind": e.kind, "expert": e.expert}
             for e in placement.timeline
         ],
@@ -132,7 +137,7 @@ def edge_view(
         "radio_j": totals.energy.radio,
         "transferred_bytes": totals.transferred_bytes,
         "deadline": _deadline(placement),
-        "solver": f"{placement.solver}{', optimal' if placement.optimal else ''}, {placement.solve_ms:.0f} ms",
+        "solver": f"{placement.solver}, found in {placement.solve_ms:.0f} ms",
         "shape_reason": placement.shape_reason,
         "calibration": placement.calibration,
         "replanned": replanned,
@@ -232,7 +237,7 @@ def _nodes(placement: Placement, scenario: EdgeScenario, palette: Palette) -> li
 
 
 def _links(placement: Placement, scenario: EdgeScenario, networks: Networks) -> list[View]:
-    busy = {a.device for a in placement.assignments} | {host.device for host in placement.stages}
+    carrying = _carrying(placement, scenario)
     links = []
     for link in scenario.links:
         network = networks.network(link.network)
@@ -246,10 +251,26 @@ def _links(placement: Placement, scenario: EdgeScenario, networks: Networks) -> 
                 "up_mbps": network.up_mbps.value * scale,
                 "down_mbps": network.down_mbps.value * scale,
                 "rtt_ms": network.rtt_ms.value,
-                "used": link.far_side in busy or link.user_side in busy - {scenario.user},
+                "used": frozenset((link.user_side, link.far_side)) in carrying,
             }
         )
     return links
+
+
+def _carrying(placement: Placement, scenario: EdgeScenario) -> set[frozenset[str]]:
+    """Links on the shortest way from each node that has work to the user."""
+    hops = _hops(scenario)
+    carrying: set[frozenset[str]] = set()
+    for node in {a.device for a in placement.assignments} | {host.device for host in placement.stages}:
+        while hops.get(node, 0) > 0:
+            ends = [(link.user_side, link.far_side) for link in scenario.links]
+            nearer = [b if a == node else a for a, b in ends if node in (a, b)]
+            step = min(nearer, key=lambda n: hops[n], default=None)
+            if step is None or hops[step] >= hops[node]:
+                break
+            carrying.add(frozenset((node, step)))
+            node = step
+    return carrying
 
 
 def scenario_titles(scenarios: Sequence[EdgeScenario]) -> Mapping[str, str]:

@@ -31,7 +31,17 @@ from moe_pipeline.ui.gate_chart import empty_gate, empty_plan
 from moe_pipeline.ui.panel import View
 from moe_pipeline.ui.sessions import Desk, Desks
 from moe_pipeline.ui.turns import UNEXPECTED, Refused, RunFeed, Turns, Waiting
-from moe_pipeline.ui.view_state import RunView, Scene, draft, first_view, fold, placed, refused, stopped, waiting
+from moe_pipeline.ui.view_state import (
+    RunView,
+    Scene,
+    draft,
+    first_view,
+    fold,
+    placed,
+    refused,
+    stopped,
+    waiting,
+)
 
 log = logging.getLogger(__name__)
 
@@ -73,15 +83,26 @@ class StudioHandlers:
 
     # ── generate ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def generate(self, prompt: str, seed: Any, locked: bool, *settings: Any,
-                 request: gr.Request) -> Iterator[tuple[Any, ...]]:  # fmt: skip
+    def generate(
+        self,
+        prompt: str,
+        seed: Any,
+        locked: bool,
+        steps: Any,
+        guidance: Any,
+        top_k: Any,
+        mode: str,
+        scenario: str,
+        objective: str,
+        request: gr.Request,
+    ) -> Iterator[tuple[Any, ...]]:
         """Make a clip. Yields the seed that is used, then the page's panels, several times a second."""
         desk = self.desks.of(request.session_hash)
         if not locked:
             seed = secrets.randbelow(NEW_SEED_BELOW)
         control = RunControl()
         try:
-            scene_request = ask(prompt, seed, *settings)
+            scene_request = ask(prompt, seed, steps, guidance, top_k, mode, scenario, objective)
             folder = self._new_folder()
         except MoEverseError as error:
             desk.view = refused(desk.view, error.sentence())
@@ -89,7 +110,9 @@ class StudioHandlers:
             return
         desk.request, desk.run = scene_request, control
         self._impose(desk, control)
-        feed = RunFeed(lambda: self.pipeline.stream(scene_request, out=folder, control=control), self.turns, control)
+        feed = RunFeed(
+            lambda: self.pipeline.stream(scene_request, out=folder, control=control), self.turns, control
+        )
         try:
             for batch in feed.batches():
                 for item in batch:
@@ -130,34 +153,51 @@ class StudioHandlers:
 
     # ── plan as you type ─────────────────────────────────────────────────────────────────────────────────
 
-    def preview(self, prompt: str, seed: Any, *settings: Any, request: gr.Request) -> tuple[Any, ...]:
-        """Plan, gate and placement of what stands in the prompt right now; milliseconds, nothing is denoised."""
+    def preview(
+        self,
+        prompt: str,
+        seed: Any,
+        steps: Any,
+        guidance: Any,
+        top_k: Any,
+        mode: str,
+        scenario: str,
+        objective: str,
+        request: gr.Request,
+    ) -> tuple[Any, Any]:
+        """Plan and gate of what stands in the prompt right now; milliseconds, nothing is denoised."""
         desk = self.desks.of(request.session_hash)
         if desk.busy:
-            return (gr.skip(),) * 4
+            return gr.skip(), gr.skip()
+        desk.request = None
         if not (prompt or "").strip():
-            desk.view = replace(
-                desk.view, plan=empty_plan(), gate=empty_gate(self.scene.palette, int(settings[0])),
-                devices=empty_devices(),
-            )  # fmt: skip
-            return self._drafted(desk)
+            empty = empty_gate(self.scene.palette, int(steps))
+            desk.view = replace(desk.view, plan=empty_plan(), gate=empty)
+            return desk.view.plan, desk.view.gate
         try:
-            scene_request = ask(prompt, seed, *settings)
-            plan, gate = self.pipeline.plan(scene_request), self.pipeline.gate(scene_request)
+            wanted = ask(prompt, seed, steps, guidance, top_k, mode, scenario, objective)
+            plan, gate = self.pipeline.plan(wanted), self.pipeline.gate(wanted)
         except MoEverseError as error:
-            plan_panel = {**empty_plan(), "error": error.sentence()}
-            desk.view = replace(desk.view, plan=plan_panel, devices=empty_devices(""))
-            return self._drafted(desk)
-        desk.request = scene_request
+            desk.view = replace(desk.view, plan={**empty_plan(), "error": error.sentence()})
+        else:
+            desk.request = wanted
+            desk.view = draft(desk.view, self.scene, plan, gate)
+        return desk.view.plan, desk.view.gate
+
+    def preview_placement(self, request: gr.Request) -> tuple[Any, Any]:
+        """Where the experts of the prompt right now would run; follows `preview`."""
+        desk = self.desks.of(request.session_hash)
+        if desk.busy:
+            return gr.skip(), gr.skip()
+        if desk.request is None:
+            desk.view = replace(desk.view, devices=empty_devices())
+            return desk.view.devices, desk.view.edge
         placement, trouble = self._place(desk)
-        desk.view = draft(desk.view, self.scene, plan, gate, placement, trouble)
         if placement is None:
             desk.view = self._without_placement(desk, trouble)
-        return self._drafted(desk)
-
-    def _drafted(self, desk: Desk) -> tuple[Any, ...]:
-        view = desk.view
-        return view.plan, view.gate, view.devices, view.edge
+        else:
+            desk.view = placed(desk.view, self.scene, placement)
+        return desk.view.devices, desk.view.edge
 
     def _place(self, desk: Desk) -> tuple[Placement | None, str]:
         """The placement for this page's newest request and edge conditions, or why there is none."""
@@ -249,19 +289,32 @@ class StudioHandlers:
 
     # ── compare ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def compare(self, prompt: str, seed: Any, *settings: Any, request: gr.Request) -> Iterator[tuple[Any, Any]]:
+    def compare(
+        self,
+        prompt: str,
+        seed: Any,
+        steps: Any,
+        guidance: Any,
+        top_k: Any,
+        mode: str,
+        scenario: str,
+        objective: str,
+        request: gr.Request,
+    ) -> Iterator[tuple[Any, Any]]:
         """Mixture and single model from the same seed. Yields the Compare panel and, at the end, the radar."""
         desk = self.desks.of(request.session_hash)
         control = RunControl()
         try:
-            scene_request = ask(prompt, seed, *settings)
+            scene_request = ask(prompt, seed, steps, guidance, top_k, mode, scenario, objective)
             folder = self._new_folder()
         except MoEverseError as error:
             desk.comparison = {**desk.comparison, "error": error.sentence(), "state": "failed"}
             yield desk.comparison, gr.skip()
             return
         desk.compare = control
-        feed = RunFeed(lambda: compare(self.pipeline, scene_request, folder, control=control), self.turns, control)
+        feed = RunFeed(
+            lambda: compare(self.pipeline, scene_request, folder, control=control), self.turns, control
+        )
         records: dict[str, RunRecord] = {}
         before = desk.comparison
         desk.comparison = comparison_started(before, "Starting")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -82,13 +83,16 @@ def _card(name: str, metrics: ClipMetrics, info: MetricInfo | None) -> View:
 
 
 def _number(value: float) -> str:
+    """Three digits that matter; four where a figure lives close to 1."""
     if value == 0:
         return "0"
     if abs(value) >= 1000:
         return f"{value:,.0f}"
-    if abs(value) < 0.0005:
+    if abs(value) < 1e-6:
         return f"{value:.1e}"
-    return f"{value:.3g}" if abs(value) < 0.1 else f"{value:.4g}" if abs(value) < 1 else f"{value:.3g}"
+    digits = 4 if 0.1 <= abs(value) < 1 else 3
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:.{decimals}f}".rstrip("0").rstrip(".") if decimals else f"{value:.0f}"
 
 
 def _stages(record: RunRecord) -> list[View]:
@@ -108,12 +112,16 @@ def _facts(record: RunRecord) -> list[View]:
     facts = [{"title": "All in all", "text": f"{timing.total_ms / 1000:.2f} s"}]
     if timing.first_preview_ms is not None:
         facts.append({"title": "First preview", "text": f"{timing.first_preview_ms / 1000:.2f} s"})
-    facts += [{"title": title.capitalize(), "text": f"{getattr(timing, key):.0f} ms"} for key, title in STAGES]
+    facts += [
+        {"title": title.capitalize(), "text": f"{getattr(timing, key):.0f} ms"} for key, title in STAGES
+    ]
     if steps:
         facts.append({"title": "A step, median", "text": f"{steps[len(steps) // 2]:.0f} ms"})
         facts.append({"title": "Slowest step", "text": f"{steps[-1]:.0f} ms"})
     facts.append({"title": "Speed", "text": f"{clip.frames / (timing.total_ms / 1000):.1f} frames/s"})
-    facts.append({"title": "Real-time factor", "text": f"{timing.total_ms / 1000 / seconds:.2f} × clip length"})
+    facts.append(
+        {"title": "Real-time factor", "text": f"{timing.total_ms / 1000 / seconds:.2f} × clip length"}
+    )
     if timing.peak_rss_bytes:
         facts.append({"title": "Peak memory", "text": f"{timing.peak_rss_bytes / 1e9:.2f} GB"})
     return facts

@@ -24,7 +24,9 @@ class Panel(gr.HTML):
         events: names of events that the script triggers; each becomes a listener method.
     """
 
-    def __init__(self, name: str, value: View, *, label: str, events: tuple[str, ...] = (), **kwargs: Any) -> None:
+    def __init__(
+        self, name: str, value: View, *, label: str, events: tuple[str, ...] = (), **kwargs: Any
+    ) -> None:
         # Gradio finds the events of a script by their quoted names in it.
         listening = " ".join(f"'{event}'" for event in events)
         super().__init__(

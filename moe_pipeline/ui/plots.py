@@ -6,6 +6,7 @@ template is left out: it is most of a small figure's size.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,7 @@ def metric_radar(runs: Mapping[str, RunRecord], catalogue: Mapping[str, MetricIn
         if info.direction != "none" and all(run.metrics.value(name) is not None for run in runs.values())
     ]
     figure = _figure(420)
-    titles = [catalogue[name].title for name in names]
+    titles = ["<br>".join(textwrap.wrap(catalogue[name].title, 16)) for name in names]
     for mode, run in runs.items():
         label, colour = SERIES.get(mode, (mode, NEUTRAL))
         values = [run.metrics.value(name) or 0.0 for name in names]
@@ -74,10 +75,16 @@ def metric_radar(runs: Mapping[str, RunRecord], catalogue: Mapping[str, MetricIn
             )
         )
     figure.update_layout(
-        margin={"l": 70, "r": 70, "t": 34, "b": 44},
+        margin={"l": 84, "r": 84, "t": 40, "b": 52},
         polar={
             "bgcolor": "rgba(0,0,0,0)",
-            "radialaxis": {"range": [0, 1], "showticklabels": False, "ticks": "", "gridcolor": GRID, "linecolor": GRID},
+            "radialaxis": {
+                "range": [0, 1],
+                "showticklabels": False,
+                "ticks": "",
+                "gridcolor": GRID,
+                "linecolor": GRID,
+            },
             "angularaxis": {"gridcolor": GRID, "linecolor": GRID, "tickfont": {"size": 11}},
         },
     )

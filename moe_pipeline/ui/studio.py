@@ -31,6 +31,7 @@ EXAMPLES = (
     "an avatar dancing in a neon city street at night",
     "a spaceship floating over a desert at dawn",
 )
+MODES = [("Mixture of experts", "moe"), ("Single model", "single")]
 QUEUE = "model"  # every event that uses the model shares this limit; the fair order is kept by `Turns`
 AT_ONCE = 24
 CACHE_HOURS = 6
@@ -83,17 +84,23 @@ def _build(handlers: StudioHandlers) -> None:
             metrics = MetricCards()
         with gr.Tab("Compare", id="compare"):
             with gr.Row(elem_classes="mv-compare-bar"):
-                compare = gr.Button("Compare with the single model", variant="primary", elem_id="compare", scale=0)
+                compare = gr.Button(
+                    "Compare with the single model", variant="primary", elem_id="compare", scale=0
+                )
                 stop_compare = gr.Button("Stop", elem_id="stop-compare", scale=0)
             with gr.Row(equal_height=False, elem_classes="mv-compare-row"):
                 with gr.Column(scale=7, min_width=280):
                     comparison = Comparison()
                 with gr.Column(scale=4, min_width=280):
-                    radar = gr.Plot(label="Metrics, mixture against single: further out is better", elem_id="radar")
+                    radar = gr.Plot(
+                        label="Metrics, mixture against single: further out is better", elem_id="radar"
+                    )
         with gr.Tab("Edge", id="edge-tab", render_children=True):
             edge = EdgePanel(first.edge)
             with gr.Row(elem_classes="mv-split-charts"):
-                latency = gr.Plot(label="Latency split of the last clip's placement, estimated", elem_id="latency")
+                latency = gr.Plot(
+                    label="Latency split of the last clip's placement, estimated", elem_id="latency"
+                )
                 energy = gr.Plot(label="Energy of the last clip's placement, estimated", elem_id="energy")
         with gr.Tab("Details", id="details-tab"):
             details = DetailsPanel()
@@ -104,7 +111,7 @@ def _build(handlers: StudioHandlers) -> None:
     )  # fmt: skip
     run.then(None, js=STILL, **HIDDEN).then(handlers.latency_charts, None, [latency, energy], **HIDDEN)
     stop.click(handlers.stop, queue=False, **HIDDEN)
-    _plan_as_you_type(handlers, prompt, seed, settings, [plan, gate, devices, edge])
+    _plan_as_you_type(handlers, [prompt, seed, *settings], [plan, gate, devices, edge])
     compared = compare.click(
         handlers.compare, [prompt, seed, *settings], [comparison, radar],
         concurrency_id=QUEUE, concurrency_limit=AT_ONCE, **HIDDEN,
@@ -130,7 +137,9 @@ def _header(handlers: StudioHandlers) -> None:
     )
 
 
-def _controls(handlers: StudioHandlers) -> tuple[gr.Textbox, gr.Number, gr.Checkbox, list[Any], gr.Button, gr.Button]:
+def _controls(
+    handlers: StudioHandlers,
+) -> tuple[gr.Textbox, gr.Number, gr.Checkbox, list[Any], gr.Button, gr.Button]:
     defaults = handlers.pipeline.manifest.defaults
     prompt = gr.Textbox(
         value=EXAMPLES[6], label="Scene", lines=3, max_lines=6, elem_id="prompt",
@@ -138,7 +147,9 @@ def _controls(handlers: StudioHandlers) -> tuple[gr.Textbox, gr.Number, gr.Check
     )  # fmt: skip
     with gr.Row(elem_classes="mv-examples"):
         for number, text in enumerate(EXAMPLES):
-            chip = gr.Button(text, size="sm", elem_classes="mv-example", elem_id=f"example-{number}", min_width=0)
+            chip = gr.Button(
+                text, size="sm", elem_classes="mv-example", elem_id=f"example-{number}", min_width=0
+            )
             chip.click(None, None, prompt, js=f"() => {text!r}", **HIDDEN)
     with gr.Row(elem_classes="mv-seed"):
         seed = gr.Number(value=defaults.seed, label="Seed", elem_id="seed", min_width=90, scale=3)
@@ -160,7 +171,7 @@ def _settings(handlers: StudioHandlers) -> list[Any]:
         gr.Slider(1, limits.max_steps, defaults.steps, step=1, label="Denoising steps", elem_id="steps"),
         gr.Slider(1, limits.max_guidance, defaults.guidance, step=0.1, label="Guidance", elem_id="guidance"),
         gr.Slider(1, count, min(defaults.top_k, count), step=1, label="Experts a step (top-k)", elem_id="top-k"),
-        gr.Radio([("Mixture of experts", "moe"), ("Single model", "single")], value="moe", label="Mode", elem_id="mode"),
+        gr.Radio(MODES, value="moe", label="Mode", elem_id="mode"),
         gr.Radio(
             [(scenario.title, scenario.id) for scenario in handlers.scene.scenarios],
             value=handlers.scene.default_scenario, label="Edge scenario", elem_id="scenario",
@@ -172,20 +183,32 @@ def _settings(handlers: StudioHandlers) -> list[Any]:
     ]  # fmt: skip
 
 
-def _plan_as_you_type(handlers: StudioHandlers, prompt: gr.Textbox, seed: gr.Number, settings: list[Any],
-                      outputs: list[Any]) -> None:  # fmt: skip
+def _plan_as_you_type(handlers: StudioHandlers, inputs: list[Any], outputs: list[Any]) -> None:
+    """Plan and gate first, in milliseconds; the placement, which a solver looks for, follows."""
     root = gr.context.Context.root_block
-    inputs = [prompt, seed, *settings]
-    options = {"trigger_mode": "always_last", "queue": False, **HIDDEN}
-    root.load(handlers.preview, inputs, outputs, **options)
-    prompt.change(handlers.preview, inputs, outputs, js=PAUSE, **options)
-    steps, guidance, top_k, mode, scenario, objective = settings
-    for control in (steps, top_k, mode, scenario, objective):
-        control.change(handlers.preview, inputs, outputs, **options)
-    del guidance  # changes neither plan nor gate nor placement
+    plan, gate, devices, edge = outputs
+    prompt, _seed, steps, _guidance, top_k, mode, scenario, objective = inputs
+    events = [root.load(handlers.preview, inputs, [plan, gate], queue=False, **HIDDEN)]
+    for control in (prompt, steps, top_k, mode, scenario, objective):
+        pause = {"js": PAUSE} if control is prompt else {}
+        events.append(
+            control.change(
+                handlers.preview,
+                inputs,
+                [plan, gate],
+                queue=False,
+                trigger_mode="always_last",
+                **pause,
+                **HIDDEN,
+            )
+        )
+    for event in events:
+        event.then(handlers.preview_placement, None, [devices, edge], queue=False, **HIDDEN)
 
 
-def _edge_events(handlers: StudioHandlers, edge: EdgePanel, devices: DevicesPanel, scenario: gr.Radio) -> None:
+def _edge_events(
+    handlers: StudioHandlers, edge: EdgePanel, devices: DevicesPanel, scenario: gr.Radio
+) -> None:
     outputs = [devices, edge]
     edge.kill(handlers.kill, None, outputs, queue=False, **HIDDEN)
     edge.revive(handlers.revive, None, outputs, queue=False, **HIDDEN)

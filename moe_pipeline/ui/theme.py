@@ -14,14 +14,20 @@ SCRIPTS = ("shared", "stage", "gate", "plan", "devices", "metrics", "comparison"
 
 def studio_theme() -> gr.themes.Base:
     """Calm greys, one ink-coloured action, expert colours left to the charts. Fonts come with Gradio."""
+    # The semi-bold Plex that Gradio carries has no Latin letters: 400 and 700 do.
     theme = gr.themes.Base(
         primary_hue=colors.indigo,
         secondary_hue=colors.indigo,
         neutral_hue=colors.zinc,
         text_size=sizes.text_md,
         radius_size=sizes.radius_md,
-        font=(fonts.LocalFont("IBM Plex Sans", weights=(400, 600)), "ui-sans-serif", "system-ui", "sans-serif"),
-        font_mono=(fonts.LocalFont("IBM Plex Mono", weights=(400, 600)), "ui-monospace", "monospace"),
+        font=(
+            fonts.LocalFont("IBM Plex Sans", weights=(400, 700)),
+            "ui-sans-serif",
+            "system-ui",
+            "sans-serif",
+        ),
+        font_mono=(fonts.LocalFont("IBM Plex Mono", weights=(400, 700)), "ui-monospace", "monospace"),
     )
     return theme.set(
         body_background_fill="#f6f6f4",

@@ -117,22 +117,19 @@ def _ended(stage: View, state: str, headline: str, error: str) -> View:
             "remaining_ms": 0.0}  # fmt: skip
 
 
-def draft(view: RunView, scene: Scene, plan: ScenePlan, gate: GateDecision, placement: Placement | None,
-          trouble: str = "") -> RunView:  # fmt: skip
-    """Plan, gate and placement of a prompt that is still being typed."""
-    view = replace(
+def draft(view: RunView, scene: Scene, plan: ScenePlan, gate: GateDecision) -> RunView:
+    """Plan and gate of a prompt that is still being typed."""
+    return replace(
         view,
         parsed=plan,
         decision=gate,
         plan=plan_view(plan, gate, scene.palette),
         gate=gate_view(gate, scene.palette, source="draft", done=0),
     )
-    if placement is None:
-        return replace(view, devices=empty_devices(trouble))
-    return _placed(view, scene, placement, "")
 
 
-def _placed(view: RunView, scene: Scene, placement: Placement, replanned: str) -> RunView:
+def placed(view: RunView, scene: Scene, placement: Placement, replanned: str = "") -> RunView:
+    """A placement, with what made it change if something did; the measured chart stays as it was."""
     title = scenario_titles(scene.scenarios).get(placement.scenario, placement.scenario)
     edge = edge_view(
         placement, scene.networks, scene.scenarios, scene.palette,
@@ -141,16 +138,17 @@ def _placed(view: RunView, scene: Scene, placement: Placement, replanned: str) -
     return replace(view, devices=devices_view(placement, scene.palette, title), edge=edge)
 
 
-def placed(view: RunView, scene: Scene, placement: Placement, replanned: str = "") -> RunView:
-    """A placement made outside a run, such as after a device was killed."""
-    return _placed(view, scene, placement, replanned)
-
-
 def fold(view: RunView, event: Event, scene: Scene) -> RunView:
     """The view after `event`."""
     match event:
         case Accepted(request=request):
-            stage = {**view.stage, "state": "running", "headline": "Reading the prompt", "aside": "", "step": 0}
+            stage = {
+                **view.stage,
+                "state": "running",
+                "headline": "Reading the prompt",
+                "aside": "",
+                "step": 0,
+            }
             stage |= {"total": request.steps, "remaining_ms": 0.0, "preview": None, "notes": [], "error": ""}
             return replace(view, stage=stage, clip_seconds=request.frames / request.fps)
         case Planned(plan=plan):
@@ -158,10 +156,10 @@ def fold(view: RunView, event: Event, scene: Scene) -> RunView:
         case Gated(gate=decision):
             return _gated(view, decision, scene)
         case Placed(placement=placement):
-            return _placed(view, scene, placement, "")
+            return placed(view, scene, placement)
         case Replanned(placement=placement, reason=reason):
             text = f"Re-planned while running: {reason}."
-            return _with_note(_placed(view, scene, placement, text), text)
+            return _with_note(placed(view, scene, placement, text), text)
         case RunWarning(message=message):
             return _with_note(view, message)
         case Step():

@@ -63,6 +63,11 @@ def sample_plan() -> ScenePlan:
     )
 
 
+def _by_step(sigmas: np.ndarray, rows: list[dict[str, float]]) -> tuple[StepGate, ...]:
+    pairs = enumerate(zip(sigmas, rows, strict=True))
+    return tuple(StepGate(index=i, sigma=float(sigma), weights=row) for i, (sigma, row) in pairs)
+
+
 def sample_gate(coverage: float = 0.82, mode: Mode = "moe") -> GateDecision:
     """City leads while noise is high, the avatar takes over towards the clean clip."""
     sigmas = np.linspace(1.0, 0.06, STEPS)
@@ -71,7 +76,7 @@ def sample_gate(coverage: float = 0.82, mode: Mode = "moe") -> GateDecision:
         return GateDecision(
             gate="none", weights={"generalist": 1.0}, active=("generalist",), coverage=coverage, low_coverage=False,
             by_subtask=(),
-            by_step=tuple(StepGate(index=i, sigma=s, weights=w) for i, (s, w) in enumerate(zip(sigmas, rows, strict=True))),
+            by_step=_by_step(sigmas, rows),
         )  # fmt: skip
     names = [tone.id for tone in TONES[:-1]]
     city = [0.35 + 0.4 * s for s in sigmas]
@@ -87,7 +92,7 @@ def sample_gate(coverage: float = 0.82, mode: Mode = "moe") -> GateDecision:
             SubtaskGate(subtask="s1", weights={"avatar": 0.86, "object": 0.08, "city": 0.06}),
             SubtaskGate(subtask="b1", weights={"city": 0.91, "avatar": 0.05, "interior": 0.04}),
         ),
-        by_step=tuple(StepGate(index=i, sigma=s, weights=w) for i, (s, w) in enumerate(zip(sigmas, rows, strict=True))),
+        by_step=_by_step(sigmas, rows),
     )
 
 
@@ -140,7 +145,8 @@ def sample_record(mode: Mode = "moe") -> RunRecord:
     frames = sample_frames(0.0 if mode == "moe" else 0.3)
     count = 2 if mode == "moe" else 1
     steps = tuple(
-        StepTiming(index=i, sigma=1 - i / STEPS, ms=48.0 * count + i, forward_passes=2 * count) for i in range(STEPS)
+        StepTiming(index=i, sigma=1 - i / STEPS, ms=48.0 * count + i, forward_passes=2 * count)
+        for i in range(STEPS)
     )
     return RunRecord(
         run_id="sample" + mode,

@@ -58,8 +58,11 @@ def test_documents_name_targets_files_and_commands_that_exist(document: Path) ->
 def moeverse_commands(document: Path) -> list[list[str]]:
     """Every `python -m moe_pipeline ...` of a document, as words."""
     lines = re.sub(r"\\\n\s*", " ", code_of(document)).splitlines()
-    found = [match.group(1) for line in lines if (match := re.search(r"python -m moe_pipeline\b(.*)", line))]
-    return [shlex.split(rest, comments=True) for rest in found]
+    found = [
+        match.group(1) for line in lines if (match := re.search(r"python -m moe_pipeline(?: (.*)|$)", line))
+    ]
+    commands = [shlex.split(rest or "", comments=True) for rest in found]
+    return [words for words in commands if "COMMAND" not in words]
 
 
 def test_documents_show_commands_and_flags_that_the_command_line_has() -> None:

@@ -21,7 +21,7 @@ for split in train held; do
 done
 common=(--data "$data/train-latents" --held "$data/held-latents" --autoencoder "$work/autoencoder" --compile)
 "$python" -m training.experts --role generalist "${common[@]}" --out "$work/generalist" \
-    --minutes "$generalist_minutes"
+    --minutes "$generalist_minutes" --stills 0.4
 branch=(--start "$work/generalist" --lr 1.5e-3 --minutes 1000 --threads "$threads" "${common[@]}")
 "$python" -m training.experts --role single "${branch[@]}" --out "$work/single" --samples $((6 * samples)) &
 single=$!

@@ -150,7 +150,7 @@ def train(arguments: argparse.Namespace) -> None:
     facts = store.load(model, ema, optimiser) or {}
     clock.spent_s = facts.get("spent_s", 0.0)
     steps, seen = int(facts.get("steps", 0)), int(facts.get("samples", 0))
-    forward = torch.compile(model) if arguments.compile else model
+    compiled = torch.compile(model, dynamic=False) if arguments.compile else model
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M, {len(own)} clips, {device}", flush=True)
     losses: list[float] = []
     next_check = clock.spent_s + 60.0 * arguments.validate_every
@@ -159,11 +159,17 @@ def train(arguments: argparse.Namespace) -> None:
     while not clock.over and seen < wanted:
         progress = max(clock.fraction, seen / wanted)
         rehearsal = arguments.role == "expert" and rng.random() < arguments.rehearsal
-        data, texts, masks = (everything if rehearsal else own).batch(rng, arguments.batch)
+        still = progress < arguments.stills
+        count = 2 * arguments.batch if still else arguments.batch
+        data, texts, masks = (everything if rehearsal else own).batch(rng, count)
+        if still:  # one latent frame of each clip: a third of the tokens, so layout and colour come sooner
+            frame = torch.from_numpy(rng.integers(data.shape[2], size=count))
+            data = data[torch.arange(count), :, frame].unsqueeze(2)
         masks &= torch.from_numpy(rng.random(len(masks)) >= 0.1)[:, None]  # no text in a tenth: for guidance
         data, texts, masks = data.to(device), texts.to(device), masks.to(device)
         noise, sigma = torch.randn_like(data), flow.training_sigmas(len(data), None).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16):
+            forward = model if still else compiled
             velocity = forward(flow.add_noise(data, noise, sigma), sigma, texts * masks[..., None], masks)
         loss = flow.velocity_loss(velocity, data, noise).mean()
         loss.backward()
@@ -215,6 +221,9 @@ def main() -> None:
     parser.add_argument("--ema", type=float, default=0.998)
     parser.add_argument(
         "--rehearsal", type=float, default=0.1, help="share of an expert's batches from all domains"
+    )
+    parser.add_argument(
+        "--stills", type=float, default=0.0, help="share of the budget spent on single latent frames"
     )
     parser.add_argument("--held-clips", type=int, default=48, help="held-out clips in the running validation")
     parser.add_argument("--validate-every", type=float, default=4.0, help="minutes between validations")

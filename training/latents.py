@@ -61,22 +61,31 @@ def _save(path: Path, array: npt.NDArray[Any]) -> None:
 
 
 @torch.inference_mode()
-def encode_shard(frames: Path, out: Path, model: VideoAutoencoder, encoder: MiniLMEncoder) -> None:
-    device = next(model.parameters()).device
-    clips = np.load(frames, mmap_mode="r")
+def encode_text(frames: Path, out: Path, encoder: MiniLMEncoder) -> None:
+    """Captions of one shard, plain and mirrored, beside its facts; kept when they are there already."""
+    if (out / f"{frames.stem}.mask.npy").exists():
+        return
     facts = [json.loads(line) for line in frames.with_suffix(".jsonl").read_text().splitlines()]
-    latents, texts, masks = [], [], []
-    for clip, fact in zip(clips, facts, strict=True):
-        pair = torch.from_numpy(np.stack([clip, clip[:, :, ::-1]])).to(device)
-        latents.append(model.encode(to_model_range(pair).bfloat16()).half().cpu().numpy())
+    texts, masks = [], []
+    for fact in facts:
         captions = fact["captions"]
         features = encoder([*captions, *[mirrored(c) for c in captions]])
         shape = (2, len(captions), encoder.tokens)
         texts.append(features.tokens.reshape(*shape, -1).half().cpu().numpy())
         masks.append(features.mask.reshape(shape).cpu().numpy())
+    (out / f"{frames.stem}.jsonl").write_text("\n".join(json.dumps(fact) for fact in facts))
     _save(out / f"{frames.stem}.text.npy", np.stack(texts))
     _save(out / f"{frames.stem}.mask.npy", np.stack(masks))
-    (out / f"{frames.stem}.jsonl").write_text("\n".join(json.dumps(fact) for fact in facts))
+
+
+@torch.inference_mode()
+def encode_shard(frames: Path, out: Path, model: VideoAutoencoder) -> None:
+    """Latents of one shard, plain and mirrored."""
+    device = next(model.parameters()).device
+    latents = []
+    for clip in np.load(frames, mmap_mode="r"):
+        pair = torch.from_numpy(np.stack([clip, clip[:, :, ::-1]])).to(device)
+        latents.append(model.encode(to_model_range(pair).bfloat16()).half().cpu().numpy())
     _save(out / f"{frames.stem}.latents.npy", np.stack(latents))  # last: its presence means that all is there
 
 
@@ -139,22 +148,30 @@ class LatentSet:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", required=True, help="folder of rendered shards")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--autoencoder", help="training folder of the autoencoder")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--autoencoder", help="training folder of the autoencoder; without it only texts are encoded"
+    )
     source.add_argument("--pack", help="folder of a pack, to use its autoencoder")
     parser.add_argument("--out", required=True)
+    parser.add_argument("--part", type=int, default=0, help="which of --parts shares of the shards to encode")
+    parser.add_argument("--parts", type=int, default=1, help="processes that share the work")
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
+    encoder = MiniLMEncoder(TEXT_TOKENS, torch_device=device.type)
+    model = None
     if arguments.pack:
         model = Engine(open_pack(Path(arguments.pack)), EngineConfig(dtype="bf16")).autoencoder
-    else:
+    elif arguments.autoencoder:
         model = load_autoencoder(Path(arguments.autoencoder), device)
-    encoder = MiniLMEncoder(TEXT_TOKENS, torch_device=device.type)
-    for facts in tqdm(sorted(Path(arguments.data).glob("shard-*.jsonl")), unit="shard"):
+    shards = sorted(Path(arguments.data).glob("shard-*.jsonl"))[arguments.part :: arguments.parts]
+    for facts in tqdm(shards, unit="shard"):
         if not (out / f"{facts.stem}.latents.npy").exists():
-            encode_shard(facts.with_suffix(".npy"), out, model, encoder)
+            encode_text(facts.with_suffix(".npy"), out, encoder)
+            if model is not None:
+                encode_shard(facts.with_suffix(".npy"), out, model)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,40 @@ _JOINT = re.compile(
     re.IGNORECASE,
 )
 _PLACE_JOINTS = frozenset(
-    ["in front of", "on top of", "inside of", "next to", "in", "inside", "within", "into", "on", "onto", "at", "above", "over", "under", "below", "through", "across", "along", "among", "between", "before", "behind", "beside", "near", "by", "around", "against"]
+    [
+        "in front of",
+        "on top of",
+        "inside of",
+        "next to",
+        "in",
+        "inside",
+        "within",
+        "into",
+        "on",
+        "onto",
+        "at",
+        "above",
+        "over",
+        "under",
+        "below",
+        "through",
+        "across",
+        "along",
+        "among",
+        "between",
+        "before",
+        "behind",
+        "beside",
+        "near",
+        "by",
+        "around",
+        "against",
+    ]
 )
+_SIDES = frozenset({"left", "right", "middle", "centre", "center", "side", "front"})
+_PAN = re.compile(
+    r"\bpan(?:s|ning)?\s+(?:to\s+the\s+)?(?:left|right)\b", re.IGNORECASE
+)  # the camera, no region
 _WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 
 
@@ -94,6 +126,23 @@ def _split(prompt: str) -> list[tuple[int, int, str]]:
     return pieces
 
 
+def _opens_a_place(prompt: str, previous: _Clause, role: Role | None) -> bool:
+    """ "a robot on the left of a hall": the hall is no part of the robot."""
+    words = _words(prompt[previous.start : previous.end])
+    return previous.role == "subject" and role == "background" and bool(words) and words[-1] in _SIDES
+
+
+def _without_a_lone_opening(prompt: str, clauses: list[_Clause], lexicon: Lexicon) -> list[_Clause]:
+    """ "At night, a city" and "Wide shot: a robot": what only sets time or camera joins the clause after it."""
+    if len(clauses) < 2 or clauses[0].role is not None or clauses[1].joint[:1] not in set(",;:.!?"):
+        return clauses
+    words = _words(prompt[clauses[0].start : clauses[0].end])
+    if not words or words[-1] not in lexicon.modifiers:
+        return clauses
+    clauses[1].start = clauses[0].start
+    return clauses[1:]
+
+
 def _clauses(prompt: str, lexicon: Lexicon) -> list[_Clause]:
     clauses: list[_Clause] = []
     for start, end, joint in _split(prompt):
@@ -101,9 +150,9 @@ def _clauses(prompt: str, lexicon: Lexicon) -> list[_Clause]:
         role = _role_of(words, joint, lexicon)
         previous = clauses[-1] if clauses else None
         if previous is not None and (
-            # "of" always stays with its noun; so do modifiers, and things that the lexicon does not know
-            # unless a preposition of place introduces them.
-            joint == "of"
+            # "of" stays with its noun; so do modifiers, and things that the lexicon does not know unless a
+            # preposition of place introduces them.
+            (joint == "of" and not _opens_a_place(prompt, previous, role))
             or (joint == "in front of" and not words)
             or _is_modifier(words, joint, lexicon)
             or (role is None and joint not in _PLACE_JOINTS)
@@ -122,11 +171,11 @@ def _clauses(prompt: str, lexicon: Lexicon) -> list[_Clause]:
             previous.end = end  # "a planet with rings", "a room with a portal"
             continue
         clauses.append(_Clause(start, end, joint, role))
-    return clauses
+    return _without_a_lone_opening(prompt, clauses, lexicon)
 
 
 def _region(text: str) -> Region:
-    words = set(_words(text))
+    words = set(_words(_PAN.sub(" ", text)))
     if "left" in words and "right" not in words:
         return "left"
     if "right" in words and "left" not in words:

@@ -153,7 +153,7 @@ def test_object_swap_shows_at_its_frame():
 
 
 def test_noise_ladder():
-    ladder = [clips.noisy(clips.shifted(2), sigma) for sigma in (0, 2, 4, 8, 16, 32)]
+    ladder = [clips.noisy(clips.shifted(2, frames=10), sigma) for sigma in (0, 2, 4, 8, 16, 32)]
     for name in ("temporal_flickering", "motion_smoothness_flow", "imaging_statistics"):
         assert strictly_falling(values_along(ladder, name)), name
     for name in ("warping_error", "warping_error_8"):
@@ -177,7 +177,7 @@ def test_compression_ladder():
     still = np.stack([*scenes, clips.shifted(1, frames=1)[0]])
     quality = (100, 85, 70, 50, 15, 5)
     assert strictly_falling([imaging_statistics(clips.jpeg(still, q))[0] for q in quality])
-    ladder = [clips.jpeg(clips.shifted(3), q) for q in quality]
+    ladder = [clips.jpeg(clips.shifted(3, frames=8), q) for q in quality]
     assert strictly_falling(values_along(ladder, "motion_smoothness_flow"))
     assert strictly_falling([-v for v in values_along(ladder, "warping_error")])
 
@@ -256,6 +256,52 @@ def test_consistency_is_scale_free_and_bounded(frames, width, scale, seed):
     assert 0.0 <= value <= 1.0 and len(series) == frames - 1
     assert feature_consistency(features * scale)[0] == pytest.approx(value, abs=1e-9)
     assert feature_consistency(np.repeat(features[:1], frames, axis=0))[0] == pytest.approx(1.0)
+
+
+class MeanColour:
+    """Frames and colour words in one space: the mean colour, and how often frames were encoded."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, frames):
+        self.calls += 1
+        return frames.reshape(len(frames), -1, 3).mean(axis=1).astype(np.float32) - 127.5
+
+    def encode_text(self, text):
+        return {"red": np.array([1.0, -1.0, -1.0]), "blue": np.array([-1.0, -1.0, 1.0])}[text].astype(
+            np.float32
+        )
+
+
+def test_alignment_ranks_the_right_prompt_first():
+    clip = np.zeros((4, 32, 32, 3), np.uint8)
+    clip[..., 0] = 230
+    encoder = MeanColour()
+    right = measure(clip, 8.0, features=encoder, prompt="red")
+    assert encoder.calls == 2  # whole frames once for two figures, the subject's window once
+    wrong = measure(clip, 8.0, features=encoder, prompt="blue")
+    assert right.value("text_alignment_pack") > 0.9 > 0.0 > wrong.value("text_alignment_pack")
+    assert len(right.values["text_alignment_pack"].series) == 4
+    assert (
+        "text_alignment_pack" not in measure(clip, 8.0, features=encoder).skipped
+    )  # no prompt, not asked for
+    asked = measure(clip, 8.0, names=["text_alignment_pack"], features=encoder)
+    assert "prompt" in asked.skipped["text_alignment_pack"]
+
+
+def test_object_swap_lowers_subject_more_than_scene_consistency():
+    def cells(frames):  # mean colours of 4 x 4 cells: T x 48
+        t, height, width, _ = frames.shape
+        tiles = frames[:, : height // 4 * 4, : width // 4 * 4].reshape(t, 4, height // 4, 4, width // 4, 3)
+        return tiles.mean(axis=(2, 4)).reshape(t, -1).astype(np.float32)
+
+    steady, swapped = (measure(clips.moving_disc(swap_at=at), 8.0, features=cells) for at in (None, 8))
+    drops = {
+        name: steady.value(f"{name}_consistency_pack") - swapped.value(f"{name}_consistency_pack")
+        for name in ("subject", "background")
+    }
+    assert drops["subject"] > drops["background"] > 0
 
 
 def test_features_that_break_their_promise_are_named():

@@ -96,11 +96,14 @@ def subject_frames(frames: Frames, flows: FlowField | None) -> Frames:
     return np.stack(cropped).astype(np.uint8)
 
 
-def text_alignment(encoder: AlignedFeatureEncoder, frames: Frames, prompt: str) -> tuple[float, Floats]:
-    """Cosine between the mean frame feature and the prompt's, -1..1; series: cosine of each frame with the prompt."""
-    unit = unit_rows(encoded(encoder, frames))  # T x D
-    text = unit_rows(np.asarray(encoder.encode_text(prompt), dtype=np.float32)[None])[0]  # D
-    if text.shape[0] != unit.shape[1]:
-        raise Undefined(f"text features have {text.shape[0]} numbers and frame features {unit.shape[1]}")
+def text_alignment(features: Floats, text: Floats) -> tuple[float, Floats]:
+    """Cosine between the mean of the unit frame features (T x D) and the text's (D), -1..1.
+
+    Series: cosine of each frame with the text.
+    """
+    unit = unit_rows(features)
+    target = unit_rows(np.asarray(text, dtype=np.float32)[None])[0]
+    if target.shape[0] != unit.shape[1]:
+        raise Undefined(f"text features have {target.shape[0]} numbers and frame features {unit.shape[1]}")
     mean = unit_rows(unit.mean(axis=0, keepdims=True))[0]
-    return float(mean @ text), unit @ text
+    return float(mean @ target), unit @ target

@@ -33,6 +33,15 @@ class ClipContext:
         self.frames, self.fps = frames, fps
         self.features, self.prompt, self.weights = features, prompt, weights
         self._flows: FlowField | None = None
+        self._encoded: Floats | None = None
+
+    def whole_features(self) -> Floats:
+        """Encoder features of the whole frames, T x D; raises Undefined without an encoder."""
+        if self.features is None:
+            raise Undefined("needs the pack's feature encoder, none was given")
+        if self._encoded is None:
+            self._encoded = consistency.encoded(self.features, self.frames)
+        return self._encoded
 
     @property
     def flows(self) -> FlowField:
@@ -244,16 +253,17 @@ def _loop_closure(clip: ClipContext) -> MetricValue:
 
 
 def _consistency_pack(clip: ClipContext, name: str) -> MetricValue:
-    if clip.features is None:
+    if name == "background_consistency_pack":
+        features = clip.whole_features()
+    elif clip.features is None:
         raise Undefined("needs the pack's feature encoder, none was given")
-    frames = clip.frames
-    if name == "subject_consistency_pack":
+    else:
         try:
             flows: FlowField | None = clip.flows
-        except Undefined:
+        except Undefined:  # too small for flow: the middle of the frame
             flows = None
-        frames = consistency.subject_frames(frames, flows)
-    value, series = consistency.feature_consistency(consistency.encoded(clip.features, frames))
+        features = consistency.encoded(clip.features, consistency.subject_frames(clip.frames, flows))
+    value, series = consistency.feature_consistency(features)
     return _value(name, value, series, "likeness to the frame before and to the first", series_start_frame=1)
 
 
@@ -262,7 +272,8 @@ def _text_alignment_pack(clip: ClipContext) -> MetricValue:
         raise Undefined("needs a pack encoder that also encodes text, none was given")
     if not clip.prompt:
         raise Undefined("needs the clip's prompt, none was given")
-    value, series = consistency.text_alignment(clip.features, clip.frames, clip.prompt)
+    text = clip.features.encode_text(clip.prompt)
+    value, series = consistency.text_alignment(clip.whole_features(), text)
     return _value("text_alignment_pack", value, series, "nearness of frame to the prompt")
 
 

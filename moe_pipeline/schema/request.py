@@ -52,6 +52,9 @@ class SceneRequest(BaseModel):
         text = " ".join(value.split())
         if not text:
             raise ValueError("the prompt is empty; describe a scene, for example 'a neon city at night'")
+        if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            # Half a UTF-16 pair, or bytes on a command line that are no UTF-8: no encoder or file takes them.
+            raise ValueError("the prompt holds bytes that are not valid text; write it in UTF-8")
         if len(text) > PROMPT_LIMIT:
             raise ValueError(f"the prompt has {len(text)} characters; at most {PROMPT_LIMIT} are allowed")
         return text

@@ -1,5 +1,7 @@
 """The flow: one definition of noise levels, target and step, for training and for sampling."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -56,7 +58,7 @@ def test_the_schedule_falls_from_one_to_zero(steps: int, shift: float) -> None:
     levels = flow.noise_schedule(steps, shift)
     assert len(levels) == steps + 1
     assert levels[0] == pytest.approx(1.0, abs=1e-12) and levels[-1] == 0.0
-    assert all(a > b for a, b in zip(levels[:-1], levels[1:], strict=True))
+    assert all(a > b for a, b in pairwise(levels))
 
 
 def test_the_loss_is_zero_only_for_the_velocity_and_one_figure_a_sample() -> None:

@@ -4,10 +4,10 @@ import io
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,14 +20,34 @@ ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "transformers", "diffusers", "gradio", "plotly", "ortools", "simpy", "cv2", "av", "numpy"}
 
 
+_OPENED: dict[Path, object] = {}
+
+
+@pytest.fixture(autouse=True)
+def one_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands on the random pack share one loaded pipeline; the fixture `generated` opens its own."""
+    from moe_pipeline.cli import options
+
+    opened = options.open_pipeline
+
+    def shared(pack: Path | None, torch_device: str = "auto") -> object:
+        if pack is None or pack.name != "random-worlds" or torch_device != "auto":
+            return opened(pack, torch_device)
+        if pack not in _OPENED:
+            _OPENED[pack] = opened(pack)
+        return _OPENED[pack]
+
+    monkeypatch.setattr(options, "open_pipeline", shared)
+
+
 def python(*words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=timeout)
 
 
 def test_help_is_quick_and_loads_nothing_heavy() -> None:
-    began = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     shown = python("-X", "importtime", "-m", "moe_pipeline", "--help")
-    seconds = time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert shown.returncode == 0
     for command in (
         "generate",
@@ -43,7 +63,8 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
         assert re.search(rf"^  {command}\b", shown.stdout, flags=re.MULTILINE)
     loaded = set(re.findall(r"\|\s+([a-z_0-9]+)$", shown.stderr, flags=re.MULTILINE))
     assert "typer" in loaded and not HEAVY & loaded
-    assert seconds < 3.0  # 0.3 s on a quiet core; the margin is for busy ones
+    # Processor time, so that a busy machine does not matter; 0.3 s on a quiet core.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
 
 
 LONG = "a" * 10_000
@@ -60,7 +81,7 @@ BAD_INPUTS = {
     "not a number": (["generate", "a city", "--steps", "many"], "--steps"),
     "unknown option": (["generate", "a city", "--stepps", "4"], "--stepps"),
     "unknown command": (["generrate", "a city"], "generrate"),
-    "no prompt": (["generate"], "PROMPT"),
+    "no prompt": (["generate"], "'prompt'"),
     "unknown scenario": (["generate", "a city", "--scenario", "moon-base"], "no scenario 'moon-base'"),
     "unknown torch device": (["generate", "a city", "--torch-device", "abacus"], "'auto', 'cpu' or 'cuda'"),
     "control characters": (["generate", "a city", "--mode", "\x1b[31mred"], "mode"),
@@ -68,13 +89,13 @@ BAD_INPUTS = {
     "plan, unknown device": (["plan", "a city", "--kill", "toaster"], "no device 'toaster'"),
     "plan, unknown objective": (
         ["plan", "a city", "--objective", "beauty"],
-        "'latency', 'energy' or 'weighted'",
+        "'latency', 'energy' or 'balanced'",
     ),
     "plan, no bandwidth": (["plan", "a city", "--bandwidth", "0"], "0.01 to 10"),
     "devices, unknown device": (["devices", "toaster"], "no device 'toaster'"),
     "simulate, unknown policy": (["simulate", "--policy", "hope"], "no policy 'hope'"),
     "simulate, unknown scenario": (["simulate", "--scenario", "moon-base"], "no scenario 'moon-base'"),
-    "evaluate, no file": (["evaluate"], "PATHS"),
+    "evaluate, no file": (["evaluate"], "'paths'"),
     "bench, no runs": (["bench", "--repeats", "0"], "repeats must be 1 to 100"),
 }
 WITH_PACK = {"generate", "compare", "plan", "bench"}
@@ -335,26 +356,38 @@ def test_plan_answers_without_a_clip(random_pack: Path, capsys: pytest.CaptureFi
     nodes = {device["device"] for device in answer["devices"]}
     assert {rejection["device"] for rejection in answer["rejected"]} == nodes - used
     assert all(rejection["reason"].endswith(".") for rejection in answer["rejected"])
-    for objective in ("latency", "energy", "weighted"):
+    for objective in ("latency", "energy", "balanced"):
         assert main([*words, "--objective", objective]) == 0
         shown = capsys.readouterr().out
         assert f"least {objective}" in shown and "Not used:" in shown
 
 
 def test_a_killed_device_takes_no_expert(random_pack: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["plan", "a neon city", "--scenario", "campus-mec", "--pack", str(random_pack), "--json"]
-    assert main(words) == 0
-    before = {assignment["device"] for assignment in json.loads(capsys.readouterr().out)["assignments"]}
-    user = "nobody"
-    victims = sorted(before - {user})
-    assert main([*words, "--kill", victims[0]]) in (
-        0,
-        2,
-    )  # the user's own device cannot be killed: a sentence
-    shown = capsys.readouterr()
-    if shown.out:
-        answer = json.loads(shown.out)
-        assert victims[0] not in {assignment["device"] for assignment in answer["assignments"]}
-        assert any(r["device"] == victims[0] and r["code"] == "killed" for r in answer["rejected"])
-    else:
-        assert "switched off" in shown.err
+    words = [
+        "plan",
+        "a neon city",
+        "--scenario",
+        "campus-mec",
+        "--objective",
+        "energy",
+        "--pack",
+        str(random_pack),
+    ]
+    assert main([*words, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    rejected = {rejection["device"] for rejection in answer["rejected"] if rejection["code"] == "not_chosen"}
+    victim = sorted(rejected)[0]
+    assert main([*words, "--kill", victim, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["killed"] == [victim]
+    assert victim not in {assignment["device"] for assignment in answer["assignments"]}
+    assert [r["code"] for r in answer["rejected"] if r["device"] == victim] == ["killed"]
+
+
+def test_a_slower_network_never_helps(random_pack: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "a neon city", "--scenario", "vehicle-convoy", "--pack", str(random_pack), "--json"]
+    totals = []
+    for scale in ("10", "1", "0.01"):
+        assert main([*words, "--bandwidth", scale]) == 0
+        totals.append(json.loads(capsys.readouterr().out)["totals"]["latency"]["total"])
+    assert totals == sorted(totals)

@@ -46,9 +46,6 @@ def run(command: Any, arguments: Sequence[str] | None = None) -> int:
         return _end(INTERRUPTED, "Cancelled.", False)
     except typer.TyperException as error:
         return _end(BAD_INPUT, _usage(error), False)
-    except BrokenPipeError:  # the reader of our output went away (| head): not our failure
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
     except Exception as error:
         return _end(UNEXPECTED, _unexpected(error), with_traceback)
     if code == INTERRUPTED:  # the command group turns a Ctrl-C into this code
@@ -124,6 +121,8 @@ def results_only() -> Iterator[TextIO]:
     try:
         with os.fdopen(os.dup(saved), "w", encoding="utf-8") as results, redirect_stdout(sys.stderr):
             yield results
+    except BrokenPipeError as gone:  # the reader has what it wanted (| head)
+        raise typer.Exit(0) from gone
     finally:
         os.dup2(saved, 1)
         os.close(saved)

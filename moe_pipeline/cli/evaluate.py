@@ -28,10 +28,7 @@ def evaluate(
         bool,
         typer.Option("--vbench-layout", help="Also write result files in VBench's own layout (needs --out)."),
     ] = False,
-    weights: Annotated[
-        Path | None,
-        typer.Option("--weights", help="Folder with the weights of VBench's networks; never downloaded."),
-    ] = None,
+    weights: opt.Weights = None,
     metric: Annotated[
         list[str] | None, typer.Option("--metric", help="Measure only this; may be repeated.")
     ] = None,
@@ -43,7 +40,11 @@ def evaluate(
     A table here, JSON and CSV in --out. A clip that cannot be read is named and the others are still measured.
     """
     with results_only() as results:
+        from moe_pipeline.schema.errors import MoEverseError
         from moe_pipeline.studies.evaluate import evaluate as measure_all
+
+        if weights is not None and not weights.is_dir():
+            raise MoEverseError("no_weights", f"There is no folder {weights}.", "Name one, or leave --weights out.")
 
         with _Progress() as progress:
             report = measure_all(

@@ -52,6 +52,9 @@ golden: $(DEV_STAMP) ## rewrite tests/golden/ from the code: look at the diff be
 	$(PY) -m pytest -m "not gpu" --update-golden
 	@git status --short tests/golden
 
+shots: $(DEV_STAMP) ## screenshots of the page, wide and narrow, in .shots/ (needs Chromium)
+	SHOTS=.shots $(PY) -m pytest -m "not gpu" tests/ui
+
 train: $(DEV_STAMP) ## train the pack from nothing: hours on two cores, resumable (runs/train.sh has the knobs)
 	PY=$(PY) bash runs/train.sh
 

@@ -13,6 +13,7 @@ import typer
 from moe_pipeline._version import __version__
 from moe_pipeline.cli import (
     bench,
+    case_study,
     compare,
     devices,
     doctor,
@@ -36,6 +37,7 @@ app.command("compare")(compare.compare)
 app.command("plan")(plan.plan)
 app.command("simulate")(simulate.simulate)
 app.command("evaluate")(evaluate.evaluate)
+app.command("case-study")(case_study.case_study)
 app.command("packs")(packs.packs)
 app.command("devices")(devices.devices)
 app.command("doctor")(doctor.doctor)

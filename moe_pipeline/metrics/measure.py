@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from moe_pipeline.metrics.flow import FlowField
 from moe_pipeline.metrics.frames import Floats, Frames, Undefined, check_frames
 from moe_pipeline.schema.errors import MoEverseError
 from moe_pipeline.schema.metrics import ClipMetrics, MetricValue
+
+SMALL_PIXELS = 256 * 256
 
 
 class ClipContext:
@@ -91,17 +94,33 @@ def measure(
         raise MoEverseError("bad_fps", f"{fps} frames per second is no frame rate.", "Give a rate above 0.")
     context = ClipContext(frames, float(fps), features, prompt, weights)
     result = ClipMetrics(frames=len(frames), fps=float(fps))
-    for name in _wanted(names, features, prompt, weights):
-        before = time.perf_counter()
-        try:
-            result.values[name] = _checked(MEASURES[name](context), name)
-        except Undefined as reason:
-            result.skipped[name] = str(reason)
-        result.costs_ms[name] = round((time.perf_counter() - before) * 1000.0, 3)
-    _headline(result)
-    _flag(result, context)
+    wanted = _wanted(names, features, prompt, weights)
+    with _opencv_threads(frames):
+        for name in wanted:
+            before = time.perf_counter()
+            try:
+                result.values[name] = _checked(MEASURES[name](context), name)
+            except Undefined as reason:
+                result.skipped[name] = str(reason)
+            result.costs_ms[name] = round((time.perf_counter() - before) * 1000.0, 3)
+        _headline(result)
+        _flag(result, context)
     result.elapsed_ms = (time.perf_counter() - started) * 1000.0
     return result
+
+
+@contextmanager
+def _opencv_threads(frames: Frames) -> Iterator[None]:
+    """One OpenCV thread for small frames: its pool costs more than it brings there, most of all on a busy machine."""
+    import cv2
+
+    before = cv2.getNumThreads()
+    if frames.shape[1] * frames.shape[2] <= SMALL_PIXELS:
+        cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def _wanted(

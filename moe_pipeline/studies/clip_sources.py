@@ -88,7 +88,9 @@ def find_clips(paths: Sequence[str | os.PathLike[str]], rule: PromptRule) -> lis
     Raises MoEverseError when no path was given or none leads to a clip.
     """
     if not paths:
-        raise MoEverseError("nothing_to_measure", "No clip was given.", "Name a video, a folder of frames or of clips.")
+        raise MoEverseError(
+            "nothing_to_measure", "No clip was given.", "Name a video, a folder of frames or of clips."
+        )
     found: dict[str, ClipEvaluation] = {}
     for given in paths:
         for path in _expand(Path(given)):

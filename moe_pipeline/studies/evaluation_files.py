@@ -111,7 +111,10 @@ def vbench_documents(report: EvaluationReport) -> tuple[list[dict[str, Any]], di
     by_prompt: dict[str, list[str]] = {}
     for clip in measured:
         by_prompt.setdefault(_vbench_prompt(clip), []).append(clip.path)
-    full = [{"prompt_en": prompt, "dimension": exact, "video_list": videos} for prompt, videos in by_prompt.items()]
+    full = [
+        {"prompt_en": prompt, "dimension": exact, "video_list": videos}
+        for prompt, videos in by_prompt.items()
+    ]
     return full, {name: _vbench_dimension(name, measured) for name in exact}
 
 

@@ -36,7 +36,7 @@ _OWN = (
         unit="squared intensity, 0..1",
         formula="mean over visible pixels of (F_t − F_t+1 warped by DIS flow)², intensities in 0..1",
         source="Lai et al., ECCV 2018, section 4; flow by OpenCV DIS",
-        cost="60 ms with the shared flow",
+        cost="50 ms, with the shared flow",
         default=True,
     ),
     MetricInfo(
@@ -51,7 +51,7 @@ _OWN = (
         unit="squared intensity, 0..1",
         formula="as warping_error between t and t + 8",
         source="Lai et al., ECCV 2018, section 4; flow by OpenCV DIS",
-        cost="35 ms",
+        cost="45 ms",
         default=True,
     ),
     MetricInfo(
@@ -66,7 +66,7 @@ _OWN = (
         unit="× VBench's movement threshold",
         formula="mean over pairs of the largest 5 % of flow lengths / (6 m / 256), m the shorter side",
         source="VBench's dynamic-degree threshold, vbench/dynamic_degree.py; flow by OpenCV DIS",
-        cost="shared flow",
+        cost="3 ms, after the shared flow",
         default=True,
     ),
     MetricInfo(
@@ -81,7 +81,7 @@ _OWN = (
         unit="CIELAB units",
         formula="‖(mean, std of L*a*b*) of the last quarter − of the first quarter‖",
         source="CIE 1976 L*a*b*; own definition",
-        cost="10 ms",
+        cost="16 ms",
         default=True,
     ),
     MetricInfo(
@@ -111,7 +111,7 @@ _STAND_INS = (
         high=1.0,
         formula="1 if ≥ round(4n/16) sampled pairs have largest-5 % flow > 6 m/256 px, by DIS flow",
         source="rule of vbench/dynamic_degree.py; flow by OpenCV DIS instead of RAFT",
-        cost="shared flow",
+        cost="25 ms, with the shared flow",
         default=True,
     ),
     MetricInfo(
@@ -125,7 +125,7 @@ _STAND_INS = (
         high=1.0,
         formula="(255 − mean |F_odd − half-way warp of its even neighbours|) / 255, by DIS flow",
         source="rule of vbench/motion_smoothness.py; DIS flow instead of AMT-S",
-        cost="40 ms",
+        cost="20 ms",
         default=True,
     ),
     MetricInfo(
@@ -139,7 +139,7 @@ _STAND_INS = (
         high=1.0,
         formula="√(sharpness · cleanness · smooth blocks · tonal range), mean over frames",
         source="skimage.measure.blur_effect (Crete et al. 2007); Donoho & Johnstone 1994; Wang et al. 2000",
-        cost="40 ms",
+        cost="20 ms",
         default=True,
     ),
     MetricInfo(

@@ -254,7 +254,7 @@ class RunControl:
         self._cancelled = False
         self._killed: frozenset[str] = frozenset()
         self._bandwidth_scale = 1.0
-        self._changed = ""
+        self._changes: list[str] = []
 
     def cancel(self) -> None:
         """Stop at the next chance; the stream ends with `Cancelled`."""
@@ -268,13 +268,13 @@ class RunControl:
         """An edge device fails: the stream re-plans without it and says so with `Replanned`."""
         with self._lock:
             self._killed |= {device}
-            self._changed = f"{device} failed"
+            self._changes.append(f"{device} failed")
 
     def scale_bandwidth(self, scale: float) -> None:
         """All links now carry `scale` times their nominal throughput (0.01 to 10)."""
         with self._lock:
             self._bandwidth_scale = min(10.0, max(0.01, scale))
-            self._changed = f"bandwidth is now {self._bandwidth_scale:g} of nominal"
+            self._changes.append(f"bandwidth is now {self._bandwidth_scale:g} of nominal")
 
     def conditions(self) -> tuple[frozenset[str], float]:
         """Failed devices and the bandwidth scale as they are now."""
@@ -284,5 +284,5 @@ class RunControl:
     def take_change(self) -> str:
         """What changed since the last call, in words; empty when nothing did."""
         with self._lock:
-            changed, self._changed = self._changed, ""
-            return changed
+            changes, self._changes = self._changes, []
+            return "; ".join(dict.fromkeys(changes))

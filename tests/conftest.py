@@ -5,9 +5,13 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from moe_pipeline.pipeline import MoEVideoPipeline
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
@@ -53,6 +57,14 @@ def random_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from training.pack import write_random_pack
 
     return write_random_pack(tmp_path_factory.mktemp("packs") / "random-worlds")
+
+
+@pytest.fixture(scope="session")
+def random_pipeline(random_pack: Path) -> "MoEVideoPipeline":
+    """A pipeline on the random pack, shared by all tests: runs must not leave anything behind in it."""
+    from moe_pipeline.pipeline import MoEVideoPipeline
+
+    return MoEVideoPipeline.from_pack(random_pack)
 
 
 @pytest.fixture

@@ -84,8 +84,13 @@ def empty_plan() -> View:
     return {"prompt": "", "parts": [], "coverage": 1.0, "low_coverage": False, "error": ""}
 
 
-def plan_view(plan: ScenePlan, decision: GateDecision | None, palette: Palette) -> View:
-    """The parts of a prompt with their place in it and, once gated, the experts that each part calls."""
+def plan_view(
+    plan: ScenePlan, decision: GateDecision | None, palette: Palette, *, draft: bool = False
+) -> View:
+    """The parts of a prompt with their place in it and, once gated, the experts that each part calls.
+
+    A draft carries the note on low coverage itself; for a run the stage shows it.
+    """
     weights = {entry.subtask: entry.weights for entry in decision.by_subtask} if decision else {}
     parts = []
     for subtask in plan.subtasks:
@@ -110,7 +115,7 @@ def plan_view(plan: ScenePlan, decision: GateDecision | None, palette: Palette) 
         "prompt": plan.prompt,
         "parts": parts,
         "coverage": round(decision.coverage, 4) if decision else 1.0,
-        "low_coverage": bool(decision and decision.low_coverage),
+        "low_coverage": bool(draft and decision and decision.low_coverage),
         "error": "",
     }
 

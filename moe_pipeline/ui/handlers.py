@@ -30,7 +30,7 @@ from moe_pipeline.ui.edge_view import edge_failed, empty_devices
 from moe_pipeline.ui.gate_chart import empty_gate, empty_plan
 from moe_pipeline.ui.panel import View
 from moe_pipeline.ui.sessions import Desk, Desks
-from moe_pipeline.ui.turns import UNEXPECTED, Refused, RunFeed, Turns, Waiting
+from moe_pipeline.ui.turns import Refused, RunFeed, Turns, Waiting
 from moe_pipeline.ui.view_state import (
     RunView,
     Scene,
@@ -217,7 +217,7 @@ class StudioHandlers:
             chosen = next((s for s in self.scene.scenarios if s.id == desk.request.scenario), None)
             if chosen is not None:
                 edge |= {"scenario": chosen.id, "description": chosen.description, "nodes": [], "links": []}
-        return replace(desk.view, devices=empty_devices(trouble), edge=edge)
+        return replace(desk.view, placement=None, devices=empty_devices(trouble), edge=edge)
 
     # ── edge ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -279,13 +279,13 @@ class StudioHandlers:
             desk.view = placed(desk.view, self.scene, placement, text)
         return desk.view.devices, desk.view.edge
 
-    def latency_charts(self, request: gr.Request) -> tuple[Any, Any]:
-        """The charts that stand still, of the last clip's placement."""
-        record = self.desks.of(request.session_hash).view.record
-        if record is None or record.placement is None:
-            return gr.skip(), gr.skip()
+    def split_charts(self, request: gr.Request) -> tuple[Any, Any]:
+        """Latency and energy of the placement on the page: charts that stand still until it changes."""
+        placement = self.desks.of(request.session_hash).view.placement
+        if placement is None:
+            return None, None
         palette = self.scene.palette
-        return plots.latency_split(record.placement, palette), plots.energy_split(record.placement, palette)
+        return plots.latency_split(placement, palette), plots.energy_split(placement, palette)
 
     # ── compare ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -372,6 +372,3 @@ def _difference(before: float | None, after: float) -> str:
     if before is None or abs(before - after) < 0.05:
         return "Re-planned: the estimate stays as it was."
     return f"Re-planned: {before:,.0f} ms estimated before, {after:,.0f} ms now."
-
-
-__all__ = ["UNEXPECTED", "StudioHandlers", "ask"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, get_args
 
 import gradio as gr
@@ -20,17 +21,18 @@ from moe_pipeline.ui.palette import Palette
 from moe_pipeline.ui.stage import DetailsPanel, Stage
 from moe_pipeline.ui.view_state import Scene, first_view
 
-# One for each domain of the embedded pack, then two that need two experts at once.
+# Label and prompt: one for each domain of the embedded pack, then two that need two experts at once.
 EXAMPLES = (
-    "a neon city street at night with a flying car",
-    "snowy mountains at sunset under a pink sky",
-    "a cosy living room with warm lamp light",
-    "a purple nebula with a ringed planet in space",
-    "a golden crystal turning slowly on a pedestal",
-    "a blue avatar dancing",
-    "an avatar dancing in a neon city street at night",
-    "a spaceship floating over a desert at dawn",
+    ("Neon street", "a neon city street at night with a flying car"),
+    ("Pink mountains", "snowy mountains at sunset under a pink sky"),
+    ("Cosy room", "a cosy living room with warm lamp light"),
+    ("Ringed planet", "a purple nebula with a ringed planet in space"),
+    ("Golden crystal", "a golden crystal turning slowly on a pedestal"),
+    ("Blue avatar", "a blue avatar dancing"),
+    ("Avatar in the city", "an avatar dancing in a neon city street at night"),
+    ("Ship over dunes", "a spaceship floating over a desert at dawn"),
 )
+FIRST = 6
 MODES = [("Mixture of experts", "moe"), ("Single model", "single")]
 QUEUE = "model"  # every event that uses the model shares this limit; the fair order is kept by `Turns`
 AT_ONCE = 24
@@ -73,11 +75,11 @@ def _build(handlers: StudioHandlers) -> None:
     first = first_view(handlers.scene)
     _header(handlers)
     with gr.Row(elem_classes="mv-work", equal_height=False):
-        with gr.Column(elem_classes="mv-left-column", scale=4, min_width=260):
+        with gr.Column(elem_classes="mv-left-column", scale=8, min_width=260):
             prompt, seed, locked, settings, generate, stop = _controls(handlers)
-        with gr.Column(elem_classes="mv-centre-column", scale=5, min_width=260):
+        with gr.Column(elem_classes="mv-centre-column", scale=12, min_width=260):
             stage = Stage()
-        with gr.Column(elem_classes="mv-right-column", scale=5, min_width=260):
+        with gr.Column(elem_classes="mv-right-column", scale=11, min_width=260):
             gate, plan, devices = GateChart(first.gate), PlanPanel(first.plan), DevicesPanel()
     with gr.Tabs(elem_classes="mv-tabs"):
         with gr.Tab("Metrics", id="metrics"):
@@ -95,13 +97,11 @@ def _build(handlers: StudioHandlers) -> None:
                     radar = gr.Plot(
                         label="Metrics, mixture against single: further out is better", elem_id="radar"
                     )
-        with gr.Tab("Edge", id="edge-tab", render_children=True):
+        with gr.Tab("Edge", id="edge-tab"):
             edge = EdgePanel(first.edge)
             with gr.Row(elem_classes="mv-split-charts"):
-                latency = gr.Plot(
-                    label="Latency split of the last clip's placement, estimated", elem_id="latency"
-                )
-                energy = gr.Plot(label="Energy of the last clip's placement, estimated", elem_id="energy")
+                latency = gr.Plot(label="Latency split of this placement, estimated", elem_id="latency")
+                energy = gr.Plot(label="Energy of this placement, estimated", elem_id="energy")
         with gr.Tab("Details", id="details-tab"):
             details = DetailsPanel()
     panels = [stage, plan, gate, devices, edge, metrics, details]
@@ -109,16 +109,18 @@ def _build(handlers: StudioHandlers) -> None:
         [generate.click, prompt.submit], handlers.generate, [prompt, seed, locked, *settings], [seed, *panels],
         concurrency_id=QUEUE, concurrency_limit=AT_ONCE, **HIDDEN,
     )  # fmt: skip
-    run.then(None, js=STILL, **HIDDEN).then(handlers.latency_charts, None, [latency, energy], **HIDDEN)
+    run.then(None, js=STILL, **HIDDEN)
     stop.click(handlers.stop, queue=False, **HIDDEN)
-    _plan_as_you_type(handlers, [prompt, seed, *settings], [plan, gate, devices, edge])
+    planned = _plan_as_you_type(handlers, [prompt, seed, *settings], [plan, gate, devices, edge])
     compared = compare.click(
         handlers.compare, [prompt, seed, *settings], [comparison, radar],
         concurrency_id=QUEUE, concurrency_limit=AT_ONCE, **HIDDEN,
     )  # fmt: skip
     compared.then(None, js=COMPARE_STILL, **HIDDEN)
     stop_compare.click(handlers.stop_compare, queue=False, **HIDDEN)
-    _edge_events(handlers, edge, devices, settings[4])
+    planned += _edge_events(handlers, edge, devices, settings[4])
+    for event in [run, *planned]:
+        event.then(handlers.split_charts, None, [latency, energy], queue=False, **HIDDEN)
     gr.context.Context.root_block.unload(handlers.leave)
 
 
@@ -142,15 +144,15 @@ def _controls(
 ) -> tuple[gr.Textbox, gr.Number, gr.Checkbox, list[Any], gr.Button, gr.Button]:
     defaults = handlers.pipeline.manifest.defaults
     prompt = gr.Textbox(
-        value=EXAMPLES[6], label="Scene", lines=3, max_lines=6, elem_id="prompt",
+        value=EXAMPLES[FIRST][1], label="Scene", lines=3, max_lines=6, elem_id="prompt",
         placeholder="A place, who or what is in it, and what happens",
     )  # fmt: skip
     with gr.Row(elem_classes="mv-examples"):
-        for number, text in enumerate(EXAMPLES):
+        for number, (label, text) in enumerate(EXAMPLES):
             chip = gr.Button(
-                text, size="sm", elem_classes="mv-example", elem_id=f"example-{number}", min_width=0
+                label, size="sm", elem_classes="mv-example", elem_id=f"example-{number}", min_width=0
             )
-            chip.click(None, None, prompt, js=f"() => {text!r}", **HIDDEN)
+            chip.click(None, None, prompt, js=f"() => {json.dumps(text)}", **HIDDEN)
     with gr.Row(elem_classes="mv-seed"):
         seed = gr.Number(value=defaults.seed, label="Seed", elem_id="seed", min_width=90, scale=3)
         locked = gr.Checkbox(value=False, label="Keep seed", elem_id="lock", min_width=90, scale=2)
@@ -183,35 +185,32 @@ def _settings(handlers: StudioHandlers) -> list[Any]:
     ]  # fmt: skip
 
 
-def _plan_as_you_type(handlers: StudioHandlers, inputs: list[Any], outputs: list[Any]) -> None:
+def _plan_as_you_type(handlers: StudioHandlers, inputs: list[Any], outputs: list[Any]) -> list[Any]:
     """Plan and gate first, in milliseconds; the placement, which a solver looks for, follows."""
     root = gr.context.Context.root_block
     plan, gate, devices, edge = outputs
     prompt, _seed, steps, _guidance, top_k, mode, scenario, objective = inputs
-    events = [root.load(handlers.preview, inputs, [plan, gate], queue=False, **HIDDEN)]
+    light = {"queue": False, **HIDDEN}
+    events = [root.load(handlers.preview, inputs, [plan, gate], **light)]
     for control in (prompt, steps, top_k, mode, scenario, objective):
-        pause = {"js": PAUSE} if control is prompt else {}
+        pause = PAUSE if control is prompt else None
         events.append(
             control.change(
-                handlers.preview,
-                inputs,
-                [plan, gate],
-                queue=False,
-                trigger_mode="always_last",
-                **pause,
-                **HIDDEN,
+                handlers.preview, inputs, [plan, gate], trigger_mode="always_last", js=pause, **light
             )
         )
-    for event in events:
-        event.then(handlers.preview_placement, None, [devices, edge], queue=False, **HIDDEN)
+    return [event.then(handlers.preview_placement, None, [devices, edge], **light) for event in events]
 
 
 def _edge_events(
     handlers: StudioHandlers, edge: EdgePanel, devices: DevicesPanel, scenario: gr.Radio
-) -> None:
+) -> list[Any]:
     outputs = [devices, edge]
-    edge.kill(handlers.kill, None, outputs, queue=False, **HIDDEN)
-    edge.revive(handlers.revive, None, outputs, queue=False, **HIDDEN)
-    edge.restore(handlers.restore, None, outputs, queue=False, **HIDDEN)
-    edge.bandwidth(handlers.bandwidth, None, outputs, queue=False, trigger_mode="always_last", **HIDDEN)
-    edge.scenario(handlers.choose_scenario, None, scenario, queue=False, **HIDDEN)
+    light = {"queue": False, **HIDDEN}
+    edge.scenario(handlers.choose_scenario, None, scenario, **light)  # the radio's change then plans anew
+    return [
+        edge.kill(handlers.kill, None, outputs, **light),
+        edge.revive(handlers.revive, None, outputs, **light),
+        edge.restore(handlers.restore, None, outputs, **light),
+        edge.bandwidth(handlers.bandwidth, None, outputs, trigger_mode="always_last", **light),
+    ]

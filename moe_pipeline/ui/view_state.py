@@ -68,6 +68,7 @@ class RunView:
     details: View
     parsed: ScenePlan | None = None
     decision: GateDecision | None = None
+    placement: Placement | None = None
     clip_seconds: float = 2.0
     record: RunRecord | None = None  # of the last finished clip
 
@@ -123,7 +124,7 @@ def draft(view: RunView, scene: Scene, plan: ScenePlan, gate: GateDecision) -> R
         view,
         parsed=plan,
         decision=gate,
-        plan=plan_view(plan, gate, scene.palette),
+        plan=plan_view(plan, gate, scene.palette, draft=True),
         gate=gate_view(gate, scene.palette, source="draft", done=0),
     )
 
@@ -135,7 +136,8 @@ def placed(view: RunView, scene: Scene, placement: Placement, replanned: str = "
         placement, scene.networks, scene.scenarios, scene.palette,
         measured=view.edge["measured"], replanned=replanned,
     )  # fmt: skip
-    return replace(view, devices=devices_view(placement, scene.palette, title), edge=edge)
+    devices = devices_view(placement, scene.palette, title)
+    return replace(view, placement=placement, devices=devices, edge=edge)
 
 
 def fold(view: RunView, event: Event, scene: Scene) -> RunView:

@@ -22,12 +22,14 @@ window.MoE = (() => {
   const format = {
     ms(value) {
       if (value === null || value === undefined) return "–";
+      if (value === 0) return "0 ms";
       if (value >= 60000) return `${(value / 60000).toFixed(1)} min`;
       if (value >= 1000) return `${(value / 1000).toFixed(value < 10000 ? 2 : 1)} s`;
       return value >= 10 ? `${Math.round(value)} ms` : `${value.toFixed(1)} ms`;
     },
     joules(value) {
       if (value === null || value === undefined) return "–";
+      if (value === 0) return "0 J";
       if (value >= 1000) return `${(value / 1000).toFixed(1)} kJ`;
       if (value >= 10) return `${value.toFixed(0)} J`;
       return value >= 0.1 ? `${value.toFixed(1)} J` : `${(value * 1000).toFixed(0)} mJ`;

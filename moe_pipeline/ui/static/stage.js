@@ -19,7 +19,7 @@ MoE.views.stage = (root) => {
   const error = el("p", { class: "mv-error", role: "alert", hidden: true });
   const note = el("p", { class: "mv-note", hidden: true });
   const controls = MoE.transport([clip], "the clip");
-  root.replaceChildren(slot, controls, el("div", { class: "mv-statusline" }, line, clock), bar, error, note, spoken);
+  root.replaceChildren(slot, el("div", { class: "mv-statusline" }, line, clock), bar, error, note, controls, spoken);
 
   let url = null;
   let said = "";

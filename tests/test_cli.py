@@ -24,15 +24,26 @@ _OPENED: dict[Path, object] = {}
 
 
 @pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What the user of this machine measured earlier plays no part."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
 def one_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands on the random pack share one loaded pipeline; the fixture `generated` opens its own."""
     from moe_pipeline.cli import options
 
     opened = options.open_pipeline
 
-    def shared(pack: Path | None, torch_device: str = "auto") -> object:
-        if pack is None or pack.name != "random-worlds" or torch_device != "auto":
-            return opened(pack, torch_device)
+    def shared(pack: Path | None, torch_device: str = "auto", scenario: str | None = None) -> object:
+        if (
+            pack is None
+            or pack.name != "random-worlds"
+            or torch_device != "auto"
+            or scenario == "this-machine"
+        ):
+            return opened(pack, torch_device, scenario)
         if pack not in _OPENED:
             _OPENED[pack] = opened(pack)
         return _OPENED[pack]
@@ -96,10 +107,16 @@ BAD_INPUTS = {
     "simulate, unknown policy": (["simulate", "--policy", "hope"], "no policy 'hope'"),
     "simulate, unknown scenario": (["simulate", "--scenario", "moon-base"], "no scenario 'moon-base'"),
     "evaluate, no file": (["evaluate"], "'paths'"),
+    "case-study, no seeds": (["case-study", "--seeds", "0"], "0 seeds"),
+    "case-study, empty prompt": (["case-study", "--prompt", " "], "empty"),
+    "case-study, no weights": (["case-study", "--weights", "nowhere"], "no folder nowhere"),
+    "evaluate, unknown metric": (["evaluate", "x.mp4", "--metric", "beauty"], "no metric 'beauty'"),
+    "evaluate, layout without folder": (["evaluate", "x.mp4", "--vbench-layout"], "Give an output folder"),
+    "evaluate, two sources of prompts": (["evaluate", "x.mp4", "--prompt", "a", "--prompts", "b"], "exclude"),
     "bench, no runs": (["bench", "--repeats", "0"], "repeats must be 1 to 100"),
 }
-WITH_PACK = {"generate", "compare", "plan", "bench"}
-WITH_OUT = {"generate", "compare", "bench"}
+WITH_PACK = {"generate", "compare", "plan", "bench", "case-study"}
+WITH_OUT = {"generate", "compare", "bench", "case-study"}
 
 
 @pytest.mark.parametrize("case", BAD_INPUTS)
@@ -391,3 +408,21 @@ def test_a_slower_network_never_helps(random_pack: Path, capsys: pytest.CaptureF
         assert main([*words, "--bandwidth", scale]) == 0
         totals.append(json.loads(capsys.readouterr().out)["totals"]["latency"]["total"])
     assert totals == sorted(totals)
+
+
+def test_this_machine_is_measured_when_a_scenario_needs_it(
+    random_pack: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["devices", "this-machine"]) == 2
+    assert "devices --calibrate" in capsys.readouterr().err
+    words = ["plan", "a neon city", "--scenario", "this-machine", "--pack", str(random_pack), "--json"]
+    assert main(words) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert {assignment["profile"] for assignment in answer["assignments"]} == {"this-machine"}
+    assert main(["devices", "this-machine", "--json"]) == 0, "kept for the next command"
+    profile = json.loads(capsys.readouterr().out)
+    assert (
+        profile["memory_gbs"]["kind"] == "measured" and profile["peak_tflops"]["fp32"]["kind"] == "measured"
+    )
+    assert profile["efficiency"]["eta_compute"]["kind"] == "measured"
+    assert "real expert step" in profile["efficiency"]["eta_compute"]["source"]

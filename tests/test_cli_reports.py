@@ -146,6 +146,23 @@ def test_bench_measures_and_writes_its_figures(
 
 
 @pytest.mark.slow
+def test_case_study_writes_its_report(
+    random_pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["case-study", "--pack", str(random_pack), "--prompt", "a robot on a neon street", "--seeds", "2"]
+    words += ["--steps", "1", "--out", str(tmp_path)]
+    assert main([*words, "--json"]) == 0
+    shown = capsys.readouterr()
+    report = json.loads(shown.out)
+    assert len(report["runs"]) == 4 and report["comparisons"]["temporal_flickering"]["pairs"] == 2
+    assert "4 of 4" in shown.err
+    for name in report["written"]:
+        assert (tmp_path / name).stat().st_size > 0
+    assert main(words) == 0
+    assert "95 % interval" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_a_cold_run_is_a_process_of_its_own(random_pack: Path) -> None:
     from moe_pipeline.studies.bench import cold_run
 

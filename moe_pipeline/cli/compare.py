@@ -58,7 +58,7 @@ def compare(
             from moe_pipeline.studies.compare import compare as run_both
 
             control = RunControl()
-            pipeline = opt.open_pipeline(pack)
+            pipeline = opt.open_pipeline(pack, scenario=scenario)
             clips = follow(
                 run_both(pipeline, request, out=draft, control=control), control, Watcher(labels=True)
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,8 +21,9 @@ def devices(
         str | None, typer.Argument(help="Show one device with the source of every number.")
     ] = None,
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Measure this machine (about a minute) and keep the result.")
+        bool, typer.Option("--calibrate", help="Measure this machine (a few seconds) and keep the result.")
     ] = False,
+    pack: opt.PackFolder = None,
     json: opt.Json = False,
 ) -> None:
     """List devices, networks and scenarios.
@@ -31,7 +33,7 @@ def devices(
     with results_only() as results:
         from moe_pipeline.edge.profiles import THIS_MACHINE
 
-        library = profiles(calibrate=calibrate)
+        library = measured_now(pack) if calibrate else profiles()
         if device is not None or calibrate:
             chosen = library.device(device or THIS_MACHINE)
             text = _dumps(chosen.model_dump(mode="json")) if json else device_text(chosen, library)
@@ -44,11 +46,25 @@ def _dumps(data: dict[str, Any]) -> str:
     return jsonlib.dumps(data, indent=1, ensure_ascii=False)
 
 
-def profiles(*, calibrate: bool = False) -> ProfileLibrary:
-    """The profile library, with `this-machine` when it was measured earlier or is measured now."""
+def profiles() -> ProfileLibrary:
+    """The profile library, with `this-machine` where it was measured earlier."""
+    from moe_pipeline.edge.calibration import cache_path, this_machine
     from moe_pipeline.edge.profiles import load_profiles
 
-    return load_profiles()
+    library = load_profiles()
+    if not cache_path().exists():  # spares the import of torch, by which a cached profile is recognised
+        return library
+    known = this_machine(measure_if_missing=False)
+    return library if known is None else library.with_device(known)
+
+
+def measured_now(pack: Path | None) -> ProfileLibrary:
+    """The profile library after measuring this machine with real steps of a pack's experts."""
+    from moe_pipeline.studies.this_machine import calibrate as measure
+
+    pipeline = opt.open_pipeline(pack)
+    measure(pipeline)
+    return pipeline.profiles
 
 
 def library_data(library: ProfileLibrary) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moe_pipeline.cli import options as opt
-from moe_pipeline.cli.border import BAD_INPUT, printable, results_only
+from moe_pipeline.cli.border import BAD_INPUT, results_only
 
 if TYPE_CHECKING:
     from moe_pipeline.schema.metrics import ClipEvaluation, EvaluationReport
@@ -28,6 +28,13 @@ def evaluate(
         bool,
         typer.Option("--vbench-layout", help="Also write result files in VBench's own layout (needs --out)."),
     ] = False,
+    pack_features: Annotated[
+        bool,
+        typer.Option(
+            "--pack-features",
+            help="Also the slower stand-ins for consistency and text alignment.",
+        ),
+    ] = False,
     weights: opt.Weights = None,
     metric: Annotated[
         list[str] | None, typer.Option("--metric", help="Measure only this; may be repeated.")
@@ -40,13 +47,19 @@ def evaluate(
     A table here, JSON and CSV in --out. A clip that cannot be read is named and the others are still measured.
     """
     with results_only() as results:
-        from moe_pipeline.schema.errors import MoEverseError
+        from moe_pipeline.cli.items import ItemBar
         from moe_pipeline.studies.evaluate import evaluate as measure_all
+        from moe_pipeline.studies.pack_features import embedded_features
 
-        if weights is not None and not weights.is_dir():
-            raise MoEverseError("no_weights", f"There is no folder {weights}.", "Name one, or leave --weights out.")
+        opt.check_weights(weights)
+        features = embedded_features if pack_features else None
+        if features is not None:
+            features()  # a pack that cannot serve is refused once, not by every worker
+        with ItemBar("clips") as bar:
 
-        with _Progress() as progress:
+            def clip_done(done: int, total: int, clip: ClipEvaluation) -> None:
+                bar.step(done, total, "" if clip.error is None else f"{clip.name}: {clip.error}")
+
             report = measure_all(
                 paths,
                 prompt=prompt,
@@ -54,9 +67,10 @@ def evaluate(
                 out=out,
                 layout="vbench" if vbench_layout else "plain",
                 workers=workers,
-                progress=progress.clip,
+                progress=clip_done,
                 names=metric or None,
                 weights=weights,
+                features=features,
             )
         if json:
             print(report.model_dump_json(indent=1), file=results)
@@ -64,38 +78,6 @@ def evaluate(
             print(report_text(report, out), file=results)
     if len(report.failed) == len(report.clips):
         raise typer.Exit(BAD_INPUT)
-
-
-class _Progress:
-    """A bar over clips on a terminal; elsewhere only the clips that failed are named."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self.console = Console(stderr=True, highlight=False)
-        columns = (
-            TextColumn("measuring"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
-        self.bar = Progress(*columns, console=self.console, transient=True)
-        self.task = self.bar.add_task("measuring", total=None)
-
-    def __enter__(self) -> _Progress:
-        if self.console.is_terminal:
-            self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def clip(self, done: int, total: int, clip: ClipEvaluation) -> None:
-        """Called after each clip."""
-        self.bar.update(self.task, completed=done, total=total)
-        if clip.error is not None:
-            self.console.print(printable(f"{clip.name}: {clip.error}"), markup=False, soft_wrap=True)
 
 
 def report_text(report: EvaluationReport, out: Path | None) -> str:

@@ -71,7 +71,7 @@ def make_clip(request: SceneRequest, out: Path, pack: Path | None, torch_device:
         from moe_pipeline.interfaces import RunControl
 
         control = RunControl()
-        pipeline = opt.open_pipeline(pack, torch_device)
+        pipeline = opt.open_pipeline(pack, torch_device, request.scenario)
         events = pipeline.stream(request, out=draft, control=control, previews=False)
         clips = follow((("", event) for event in events), control, Watcher())
     return clips[""].record

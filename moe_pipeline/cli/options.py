@@ -68,15 +68,34 @@ def check(request: SceneRequest, pack: Path | None) -> None:
     load_profiles().scenario(resolve(request, open_pack(pack).manifest).scenario)
 
 
-def open_pipeline(pack: Path | None, torch_device: str = "auto") -> MoEVideoPipeline:
-    """The pipeline of a pack; a broken pack or an unknown torch device is named in one sentence."""
+def check_weights(weights: Path | None) -> None:
+    """A folder of weights that was named has to be there."""
+    from moe_pipeline.schema.errors import MoEverseError
+
+    if weights is not None and not weights.is_dir():
+        raise MoEverseError(
+            "no_weights", f"There is no folder {weights}.", "Name one, or leave --weights out."
+        )
+
+
+def open_pipeline(
+    pack: Path | None, torch_device: str = "auto", scenario: str | None = None
+) -> MoEVideoPipeline:
+    """The pipeline of a pack; a broken pack or an unknown torch device is named in one sentence.
+
+    With a scenario, `this-machine` is among its devices: as measured earlier, or measured now where it is needed.
+    """
     from pydantic import ValidationError
 
     from moe_pipeline.pipeline import EngineConfig, MoEVideoPipeline
     from moe_pipeline.schema.errors import from_validation
+    from moe_pipeline.studies.this_machine import attach
 
     try:
         engine = EngineConfig.model_validate({"torch_device": torch_device})
     except ValidationError as error:
         raise from_validation(error, code="bad_engine", where="engine") from error
-    return MoEVideoPipeline.from_pack(pack, engine)
+    pipeline = MoEVideoPipeline.from_pack(pack, engine)
+    if scenario is not None:
+        attach(pipeline, scenario)
+    return pipeline

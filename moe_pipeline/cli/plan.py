@@ -45,7 +45,7 @@ def plan(
         )
         check_conditions(bandwidth)
         opt.check(request, pack)
-        pipeline = opt.open_pipeline(pack)
+        pipeline = opt.open_pipeline(pack, scenario=scenario)
         scene = pipeline.plan(request)
         gate = pipeline.gate(request)
         placement = pipeline.place(request, killed=frozenset(kill or ()), bandwidth_scale=bandwidth)

@@ -37,7 +37,8 @@ def shell_of(module: nn.Module, precision: Precision) -> tuple[nn.Module, torch.
     shell = on_meta(module)
     if shell is module:  # already on meta: the caller's own keeps its format
         shell = copy.deepcopy(module)
-    return shell.to(DTYPES[counted]), DTYPES[counted], counted
+    # diffusers wraps `to` with a warning about formats that does not matter without weights
+    return nn.Module.to(shell, DTYPES[counted]), DTYPES[counted], counted
 
 
 def as_workload(

@@ -85,19 +85,19 @@ def clip():
 
 
 @pytest.fixture(scope="module")
-def all_seven(weights, clip):
+def all_measured(weights, clip):
     return measure(clip, 8.0, names=NETWORK_METRICS, weights=weights, prompt=PROMPT)
 
 
-def test_all_seven_are_measured_with_weights_and_named_as_what_they_are(all_seven):
-    result = all_seven
+def test_all_are_measured_with_weights_and_named_as_what_they_are(all_measured):
+    result = all_measured
     assert result.skipped == {} and set(result.values) == set(NETWORK_METRICS)
     for value in result.values.values():
         assert math.isfinite(value.value) and value.exactness == "vbench-definition"
     assert result.dynamic_degree == result.value("dynamic_degree") in (0.0, 1.0)
     lengths = {name: len(value.series) for name, value in result.values.items()}
     assert lengths["subject_consistency"] == 2 and lengths["imaging_quality"] == 3
-    assert lengths["motion_smoothness"] == 1 and lengths["dynamic_degree"] == 2
+    assert lengths["motion_smoothness"] == 1 and lengths["dynamic_degree"] == lengths["static_clip"] == 2
 
 
 def test_without_weights_each_is_a_sentence_and_the_others_go_on(clip, tmp_path):
@@ -184,27 +184,28 @@ def test_aesthetic_quality_is_the_head_over_unit_clip_features(weights, clip):
     assert found.value("aesthetic_quality") == pytest.approx(float(expected), abs=1e-6)
 
 
-def test_imaging_quality_is_a_hundredth_of_the_score(weights, clip, all_seven):
+def test_imaging_quality_is_a_hundredth_of_the_score(weights, clip, all_measured):
     network = MUSIQ(layers=2, inner=64).eval()
     network.load_state_dict(load_file(weights / "musiq-spaq.safetensors"))
     with torch.no_grad():
         second = float(network(preprocess.for_musiq(clip[1:2])))
-    series = all_seven.values["imaging_quality"].series
+    series = all_measured.values["imaging_quality"].series
     assert series[1] == pytest.approx(second / 100, abs=1e-6)
-    assert all_seven.value("imaging_quality") == pytest.approx(np.mean(series), abs=1e-7)
+    assert all_measured.value("imaging_quality") == pytest.approx(np.mean(series), abs=1e-7)
 
 
 def test_frozen_clip_is_perfect_for_consistency_networks(weights):
     still = clips.frozen(3)
     names = ["subject_consistency", "background_consistency"]
-    result = measure(still, 8.0, names=[*names, "motion_magnitude", "temporal_flickering"], weights=weights)
+    beside = ["motion_magnitude", "temporal_flickering"]
+    result = measure(still, 8.0, names=[*names, *beside], weights=weights)
     for name in names:
         assert result.value(name) == pytest.approx(1.0, abs=1e-5)
         assert "proves little" in result.values[name].note
 
 
-def test_overall_consistency_reads_eight_frames_and_the_prompt(weights, clip, all_seven):
-    score = all_seven
+def test_overall_consistency_reads_eight_frames_and_the_prompt(weights, clip, all_measured):
+    score = all_measured
     other = measure(clip, 8.0, names=["overall_consistency"], weights=weights, prompt="zzz qqq")
     assert -1.0 <= score.value("overall_consistency") <= 1.0
     assert score.value("overall_consistency") != other.value("overall_consistency")
@@ -272,12 +273,12 @@ def test_token_context_keeps_the_end():
 # -------------------------------------------------------------------------- what the flow networks must satisfy
 
 
-def test_raft_loads_weights_of_data_parallel_training(weights, tmp_path, clip, all_seven):
+def test_raft_loads_weights_of_data_parallel_training(weights, tmp_path, clip, all_measured):
     state = load_file(weights / "raft-things.safetensors")
     save_file({f"module.{k}": v for k, v in state.items()}, tmp_path / "raft-things.safetensors")
     again = measure(clip[:2], 8.0, names=["dynamic_degree"], weights=tmp_path)
     assert again.values["dynamic_degree"].series == pytest.approx(
-        all_seven.values["dynamic_degree"].series[:1]
+        all_measured.values["dynamic_degree"].series[:1]
     )
 
 
@@ -297,6 +298,11 @@ def test_amt_of_a_still_pair_blends_to_the_picture_when_its_heads_are_silent():
         guess = interpolate(network, picture, picture)
     assert guess.shape == (130, 140, 3)
     assert (guess - picture[0].permute(1, 2, 0)).abs().max() <= 1.0  # levels are cut, not rounded
+
+
+def test_the_flag_follows_raft_where_raft_was_measured(weights, clip, all_measured):
+    by_raft = all_measured.value("static_clip")
+    assert ("hardly moves" in all_measured.flags) == (by_raft == 1.0)
 
 
 def test_every_network_metric_says_which_weights_it_needs():

@@ -59,7 +59,7 @@ def case_study(
 def report_text(report: CaseStudyReport, out: Path) -> str:
     """Every dimension with its paired difference and interval, and where the report is."""
     from moe_pipeline.cli.tables import text_table
-    from moe_pipeline.metrics import METRICS, shown
+    from moe_pipeline.metrics import METRICS
 
     rows = [
         [

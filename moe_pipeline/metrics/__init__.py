@@ -3,7 +3,7 @@
 `METRICS` is the catalogue, `measure` the one call. Importing this package imports neither torch nor OpenCV.
 """
 
-from moe_pipeline.metrics.catalogue import DEFAULT_METRICS, HEADLINE_METRICS, METRICS
+from moe_pipeline.metrics.catalogue import DEFAULT_METRICS, HEADLINE_METRICS, METRICS, shown
 from moe_pipeline.metrics.consistency import AlignedFeatureEncoder, FeatureEncoder
 from moe_pipeline.metrics.measure import measure
 
@@ -14,4 +14,5 @@ __all__ = [
     "HEADLINE_METRICS",
     "METRICS",
     "measure",
+    "shown",
 ]

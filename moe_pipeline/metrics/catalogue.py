@@ -115,6 +115,20 @@ _STAND_INS = (
         default=True,
     ),
     MetricInfo(
+        name="static_clip_flow",
+        title="Hardly moves",
+        exact="stand-in",
+        dimension="static_filter",
+        plain_words="1 when the clip hardly moves, so that steadiness comes for nothing, else 0.",
+        direction="none",
+        low=0.0,
+        high=1.0,
+        formula="1 unless > round(2n/16) pairs have largest-2 % flow > 3 m/256 px, or the ends differ, by DIS flow",
+        source="rule of VBench's static_filter.py; flow by OpenCV DIS instead of RAFT",
+        cost="10 ms, after the shared flow",
+        default=True,
+    ),
+    MetricInfo(
         name="motion_smoothness_flow",
         title="Motion smoothness (flow)",
         exact="stand-in",
@@ -187,6 +201,20 @@ _STAND_INS = (
 )
 
 _NETWORKS = (
+    MetricInfo(
+        name="static_clip",
+        title="Static by VBench's filter",
+        exact="vbench-definition",
+        dimension="static_filter",
+        plain_words="1 when VBench would keep the clip for flickering because it hardly moves, else 0.",
+        direction="none",
+        low=0.0,
+        high=1.0,
+        needs=("weights:raft-things",),
+        formula="1 unless > round(2n/16) pairs have largest-2 % flow > 3 m/256 px, or the ends differ, by RAFT",
+        source=f"{_VBENCH}, static_filter.py",
+        cost="network",
+    ),
     MetricInfo(
         name="subject_consistency",
         title="Subject consistency",
@@ -292,3 +320,8 @@ DEFAULT_METRICS: tuple[str, ...] = tuple(name for name, info in METRICS.items() 
 HEADLINE_METRICS: tuple[str, ...] = ("temporal_flickering", "warping_error", "dynamic_degree_flow")
 NETWORK_METRICS: tuple[str, ...] = tuple(info.name for info in _NETWORKS)
 PACK_METRICS: tuple[str, ...] = tuple(name for name, info in METRICS.items() if name.endswith("_pack"))
+
+
+def shown(value: float) -> str:
+    """A figure for a table: four decimals, or two significant digits where four decimals would show nothing."""
+    return f"{value:.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.1e}"

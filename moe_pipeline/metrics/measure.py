@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from moe_pipeline.metrics.flow import FlowField
 from moe_pipeline.metrics.frames import Floats, Frames, Undefined, check_frames
 from moe_pipeline.schema.errors import MoEverseError
 from moe_pipeline.schema.metrics import ClipMetrics, MetricValue
+
+if TYPE_CHECKING:
+    from moe_pipeline.metrics.networks import Inputs
 
 SMALL_PIXELS = 256 * 256
 
@@ -37,6 +40,7 @@ class ClipContext:
         self.features, self.prompt, self.weights = features, prompt, weights
         self._flows: FlowField | None = None
         self._encoded: Floats | None = None
+        self.networks: Inputs | None = None
 
     def whole_features(self) -> Floats:
         """Encoder features of the whole frames, T x D; raises Undefined without an encoder."""
@@ -104,7 +108,7 @@ def measure(
                 result.skipped[name] = str(reason)
             result.costs_ms[name] = round((time.perf_counter() - before) * 1000.0, 3)
         _headline(result)
-        _flag(result, context)
+        _flag(result)
     result.elapsed_ms = (time.perf_counter() - started) * 1000.0
     return result
 
@@ -155,15 +159,16 @@ def _headline(result: ClipMetrics) -> None:
     result.dynamic_degree = degree if degree is not None else result.value("dynamic_degree_flow")
 
 
-def _flag(result: ClipMetrics, context: ClipContext) -> None:
+def _flag(result: ClipMetrics) -> None:
     """Flags against first-frame collapse, and the motion beside every consistency figure."""
-    flickering_value = result.value("temporal_flickering")
-    if flickering_value == 1.0:
-        result.flags += ["frozen", "hardly moves"]
-    elif context._flows is not None and len(context.frames) > 1:
-        still, _ = dynamics.static_by_filter(context.frames, context.flows.magnitude)
-        if still:
-            result.flags.append("hardly moves")
+    static = result.value("static_clip")
+    if static is None:
+        static = result.value("static_clip_flow")
+    if result.value("temporal_flickering") == 1.0:
+        result.flags.append("frozen")
+        static = 1.0
+    if static == 1.0:
+        result.flags.append("hardly moves")
     motion = result.value("motion_magnitude")
     for name, value in result.values.items():
         if "consistency" in name and METRICS[name].dimension != "overall_consistency" and motion is not None:
@@ -296,12 +301,21 @@ def _text_alignment_pack(clip: ClipContext) -> MetricValue:
     return _value("text_alignment_pack", value, series, "nearness of frame to the prompt")
 
 
+def _static_clip_flow(clip: ClipContext) -> MetricValue:
+    flows = _flows_if_long(clip, 2)
+    static, series = dynamics.static_by_filter(clip.frames, flows.magnitude)
+    return _value("static_clip_flow", float(static), series, "largest 2 % of flow, pixels")
+
+
 def _network(name: str) -> Callable[[ClipContext], MetricValue]:
     def run(clip: ClipContext) -> MetricValue:
         # imports torch and the network's library only when a network is asked for
+        from moe_pipeline.metrics.networks import Inputs
         from moe_pipeline.metrics.networks import score as network_score
 
-        score = network_score(name, clip.frames, clip.fps, clip.prompt, clip.weights)
+        if clip.networks is None:
+            clip.networks = Inputs(clip.frames, clip.fps, clip.prompt, clip.weights)
+        score = network_score(name, clip.networks)
         if name == "dynamic_degree":
             return _degree_value(name, clip, score.value, score.series)
         return _value(
@@ -322,6 +336,7 @@ MEASURES: dict[str, Callable[[ClipContext], MetricValue]] = {
     "warping_error": lambda clip: _warping(clip, "warping_error", 1),
     "warping_error_8": lambda clip: _warping(clip, "warping_error_8", 8),
     "dynamic_degree_flow": _dynamic_degree_flow,
+    "static_clip_flow": _static_clip_flow,
     "motion_magnitude": _motion_magnitude,
     "motion_smoothness_flow": _motion_smoothness_flow,
     "imaging_statistics": _imaging_statistics,

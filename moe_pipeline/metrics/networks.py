@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -42,10 +42,21 @@ class NetworkScore:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """One clip for the networks. `lengths` keeps RAFT's flow lengths by pair, for the two rules that read them."""
+
+    frames: Frames
+    fps: float
+    prompt: str | None
+    weights: Path | None
+    lengths: dict[tuple[int, int], Floats] = field(default_factory=dict)
+
+
 @torch.no_grad()
-def score(name: str, frames: Frames, fps: float, prompt: str | None, weights: Path | None) -> NetworkScore:
+def score(name: str, clip: Inputs) -> NetworkScore:
     """The figure of one of NETWORK_METRICS. Raises Undefined when weights, frames or prompt do not allow it."""
-    return SCORES[name](frames, fps, prompt, weights)
+    return SCORES[name](clip)
 
 
 def _device() -> torch.device:
@@ -193,23 +204,19 @@ def _features(images: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
     return torch.cat([run(chunk) for chunk in images.split(BATCH)])
 
 
-def _subject_consistency(
-    frames: Frames, fps: float, prompt: str | None, weights: Path | None
-) -> NetworkScore:
-    need_frames(frames, 2)
-    network = _dino(find_folder("dino-vitb16", weights))
-    images = preprocess.for_dino(frames, _device())
+def _subject_consistency(clip: Inputs) -> NetworkScore:
+    need_frames(clip.frames, 2)
+    network = _dino(find_folder("dino-vitb16", clip.weights))
+    images = preprocess.for_dino(clip.frames, _device())
     features = _features(images, lambda x: network(x, interpolate_pos_encoding=True).last_hidden_state[:, 0])
     return _consistency(features)
 
 
-def _background_consistency(
-    frames: Frames, fps: float, prompt: str | None, weights: Path | None
-) -> NetworkScore:
-    need_frames(frames, 2)
-    network = _clip(find_folder("clip-vit-b-32", weights))
+def _background_consistency(clip: Inputs) -> NetworkScore:
+    need_frames(clip.frames, 2)
+    network = _clip(find_folder("clip-vit-b-32", clip.weights))
     side = network.config.image_size
-    features = _features(preprocess.for_clip(frames, _device(), side), lambda x: network(x).image_embeds)
+    features = _features(preprocess.for_clip(clip.frames, _device(), side), lambda x: network(x).image_embeds)
     return _consistency(features)
 
 
@@ -218,30 +225,43 @@ def _consistency(features: Tensor) -> NetworkScore:
     return NetworkScore(value, series, "likeness to the frame before and to the first", start=1)
 
 
-def _motion_smoothness(frames: Frames, fps: float, prompt: str | None, weights: Path | None) -> NetworkScore:
-    need_frames(frames, 3)
-    _need_side(frames)
-    network = _amt(find_file("amt-s", weights))
+def _motion_smoothness(clip: Inputs) -> NetworkScore:
+    need_frames(clip.frames, 3)
+    _need_side(clip.frames)
+    network = _amt(find_file("amt-s", clip.weights))
 
     def guess(before: int, after: int) -> Floats:
-        pair = preprocess.to_tensor(frames[[before, after]], _device())
+        pair = preprocess.to_tensor(clip.frames[[before, after]], _device())
         return amt.interpolate(network, pair[:1], pair[1:]).cpu().numpy()
 
-    value, series = smoothness.motion_smoothness(frames, guess)
+    value, series = smoothness.motion_smoothness(clip.frames, guess)
     return NetworkScore(value, series, "likeness of dropped frame to its guess", start=1, stride=2)
 
 
-def _dynamic_degree(frames: Frames, fps: float, prompt: str | None, weights: Path | None) -> NetworkScore:
-    need_frames(frames, 2)
-    _need_side(frames)
-    network = _raft(find_file("raft-things", weights))
+def _raft_lengths(clip: Inputs) -> dynamics.Magnitude:
+    """RAFT's flow length of a pair, each pair computed once."""
+    need_frames(clip.frames, 2)
+    _need_side(clip.frames)
+    network = _raft(find_file("raft-things", clip.weights))
 
     def magnitude(source: int, target: int) -> Floats:
-        pair = preprocess.to_tensor(frames[[source, target]], _device())
-        return raft.flow_length(network, pair[:1], pair[1:]).cpu().numpy()
+        key = (source, target)
+        if key not in clip.lengths:
+            pair = preprocess.to_tensor(clip.frames[[source, target]], _device())
+            clip.lengths[key] = raft.flow_length(network, pair[:1], pair[1:]).cpu().numpy()
+        return clip.lengths[key]
 
-    value, series = dynamics.dynamic_degree(frames, fps, magnitude)
-    return NetworkScore(value, series, "largest 5 % of flow, pixels", stride=max(1, round(fps / 8.0)))
+    return magnitude
+
+
+def _dynamic_degree(clip: Inputs) -> NetworkScore:
+    value, series = dynamics.dynamic_degree(clip.frames, clip.fps, _raft_lengths(clip))
+    return NetworkScore(value, series, "largest 5 % of flow, pixels", stride=max(1, round(clip.fps / 8.0)))
+
+
+def _static_clip(clip: Inputs) -> NetworkScore:
+    value, series = dynamics.static_by_filter(clip.frames, _raft_lengths(clip))
+    return NetworkScore(float(value), series, "largest 2 % of flow, pixels")
 
 
 def _need_side(frames: Frames) -> None:
@@ -253,11 +273,11 @@ def _need_side(frames: Frames) -> None:
         )
 
 
-def _aesthetic_quality(frames: Frames, fps: float, prompt: str | None, weights: Path | None) -> NetworkScore:
-    network = _clip(find_folder("clip-vit-l-14", weights))
-    head = _aesthetic_head(find_file("laion-aesthetic", weights))
+def _aesthetic_quality(clip: Inputs) -> NetworkScore:
+    network = _clip(find_folder("clip-vit-l-14", clip.weights))
+    head = _aesthetic_head(find_file("laion-aesthetic", clip.weights))
     side = network.config.image_size
-    features = _features(preprocess.for_clip(frames, _device(), side), lambda x: network(x).image_embeds)
+    features = _features(preprocess.for_clip(clip.frames, _device(), side), lambda x: network(x).image_embeds)
     if features.shape[1] != head.in_features:
         raise Undefined(
             f"the aesthetic head takes {head.in_features} numbers, CLIP gives {features.shape[1]}"
@@ -266,23 +286,21 @@ def _aesthetic_quality(frames: Frames, fps: float, prompt: str | None, weights: 
     return NetworkScore(float(series.mean()), series, "aesthetic quality of frame")
 
 
-def _imaging_quality(frames: Frames, fps: float, prompt: str | None, weights: Path | None) -> NetworkScore:
-    network = _musiq(find_file("musiq-spaq", weights))
-    images = preprocess.for_musiq(frames, _device())
+def _imaging_quality(clip: Inputs) -> NetworkScore:
+    network = _musiq(find_file("musiq-spaq", clip.weights))
+    images = preprocess.for_musiq(clip.frames, _device())
     series = torch.cat([network(image) for image in images.split(1)]).cpu().numpy() / 100.0
     return NetworkScore(float(np.mean(series)), series, "imaging quality of frame")
 
 
-def _overall_consistency(
-    frames: Frames, fps: float, prompt: str | None, weights: Path | None
-) -> NetworkScore:
-    if not prompt:
+def _overall_consistency(clip: Inputs) -> NetworkScore:
+    if not clip.prompt:
         raise Undefined("needs the clip's prompt, none was given")
-    network = _viclip(find_file("viclip", weights))
-    chosen = frames[preprocess.middle_frames(len(frames), FRAMES)]
+    network = _viclip(find_file("viclip", clip.weights))
+    chosen = clip.frames[preprocess.middle_frames(len(clip.frames), FRAMES)]
     images = preprocess.for_clip(chosen, _device(), network.shape.side, whole_levels=True)
     video = F.normalize(network.vision_encoder(images.permute(1, 0, 2, 3)[None]).float(), dim=-1)
-    tokens = fit_context(_tokens(prompt, weights), network.shape.context)
+    tokens = fit_context(_tokens(clip.prompt, clip.weights), network.shape.context)
     text = F.normalize(network.text_encoder(torch.tensor([tokens], device=_device())).float(), dim=-1)
     return NetworkScore(float(video[0] @ text[0]), np.zeros(0), "")
 
@@ -304,11 +322,12 @@ def _tokens(prompt: str, weights: Path | None) -> list[int]:
         return list(CLIPTokenizer.from_pretrained(folder, local_files_only=True)(prompt)["input_ids"])
 
 
-SCORES: dict[str, Callable[[Frames, float, str | None, Path | None], NetworkScore]] = {
+SCORES: dict[str, Callable[[Inputs], NetworkScore]] = {
     "subject_consistency": _subject_consistency,
     "background_consistency": _background_consistency,
     "motion_smoothness": _motion_smoothness,
     "dynamic_degree": _dynamic_degree,
+    "static_clip": _static_clip,
     "aesthetic_quality": _aesthetic_quality,
     "imaging_quality": _imaging_quality,
     "overall_consistency": _overall_consistency,

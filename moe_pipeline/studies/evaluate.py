@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from moe_pipeline._version import __version__
 from moe_pipeline.metrics import METRICS, FeatureEncoder, measure
-from moe_pipeline.metrics.aggregate import missing_for, quality_score
+from moe_pipeline.metrics.aggregate import DIMENSIONS, missing_for, quality_score
 from moe_pipeline.schema.errors import MoEverseError
 from moe_pipeline.schema.metrics import ClipEvaluation, EvaluationReport, MetricSummary
 from moe_pipeline.studies import clip_sources, evaluation_files
@@ -293,7 +293,7 @@ def summarise(clips: list[ClipEvaluation]) -> EvaluationReport:
     exact = {
         name: entry.mean
         for name, entry in report.summary.items()
-        if entry.exactness in ("vbench", "vbench-definition")
+        if name in DIMENSIONS and DIMENSIONS[name].group == "quality"
     }
     missing = missing_for("quality", exact)
     uneven = [name for name in exact if report.summary[name].measured < report.summary[name].of]

@@ -28,6 +28,7 @@ from moe_pipeline.diffusion.autoencoder import VideoAutoencoder, to_frames
 from moe_pipeline.experts.denoiser import VideoDenoiser
 from training.latents import LatentSet, load_autoencoder
 from training.optim import Ema, MuonAdamW
+from training.peers import Peers
 from training.session import Checkpoints, Curve, RunningClock
 
 HELD_SIGMAS = tuple((i + 0.5) / 20 for i in range(20))
@@ -131,8 +132,9 @@ def learning_rate(arguments: argparse.Namespace, steps: int, fraction: float) ->
 def train(arguments: argparse.Namespace) -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    peers = Peers(arguments.rank, arguments.world, arguments.rendezvous)
     torch.manual_seed(arguments.seed)
-    rng = np.random.default_rng(arguments.seed)
+    rng = np.random.default_rng([arguments.seed, peers.rank])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     domain = arguments.domain if arguments.role == "expert" else None
     own, everything = LatentSet(Path(arguments.data), domain), LatentSet(Path(arguments.data))
@@ -153,14 +155,19 @@ def train(arguments: argparse.Namespace) -> None:
     compiled = torch.compile(model, dynamic=False) if arguments.compile else model
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M, {len(own)} clips, {device}", flush=True)
     losses: list[float] = []
+    if peers.world > 1:  # the same weights everywhere so far, other clips and noise from here on
+        torch.manual_seed(1000 * arguments.seed + steps + 7919 * peers.rank)
+        rng = np.random.default_rng([arguments.seed, steps, peers.rank])
     next_check = clock.spent_s + 60.0 * arguments.validate_every
     wanted = arguments.samples or 10**12
     clock.tick()
-    while not clock.over and seen < wanted:
-        progress = max(clock.fraction, seen / wanted)
+    spent = clock.spent_s  # the leader's time: every process decides by the same number
+    ended = clock.over or seen >= wanted
+    while not ended:
+        progress = max(min(1.0, spent / clock.budget_s), seen / wanted)
         rehearsal = arguments.role == "expert" and rng.random() < arguments.rehearsal
         still = progress < arguments.stills
-        count = 2 * arguments.batch if still else arguments.batch
+        count = peers.share(2 * arguments.batch if still else arguments.batch)
         data, texts, masks = (everything if rehearsal else own).batch(rng, count)
         if still:  # one latent frame of each clip: a third of the tokens, so layout and colour come sooner
             frame = torch.from_numpy(rng.integers(data.shape[2], size=count))
@@ -173,14 +180,15 @@ def train(arguments: argparse.Namespace) -> None:
             velocity = forward(flow.add_noise(data, noise, sigma), sigma, texts * masks[..., None], masks)
         loss = flow.velocity_loss(velocity, data, noise).mean()
         loss.backward()
+        spent = peers.average_gradients(model, clock.spent_s)
         optimiser.step(learning_rate(arguments, steps, progress))
         optimiser.zero_grad()
         ema.update(model)
-        steps, seen = steps + 1, seen + len(data)
+        steps, seen = steps + 1, seen + len(data) * peers.world
         losses.append(loss.item())
+        ended = spent >= clock.budget_s or seen >= wanted
         clock.tick()
-        ended = clock.over or seen >= wanted
-        if clock.spent_s >= next_check or ended:
+        if peers.leads and (clock.spent_s >= next_check or ended):
             own.refresh()
             everything.refresh()
             ema.copy_to(averaged)
@@ -196,6 +204,8 @@ def train(arguments: argparse.Namespace) -> None:
                 sample_sheet(averaged, autoencoder, held, out / "sheet.png", device)
             clock.tick()
             next_check = clock.spent_s + 60.0 * arguments.validate_every
+    if not peers.leads:
+        return
     ema.copy_to(averaged)
     save_file({n: p.detach().contiguous() for n, p in averaged.named_parameters()}, out / "ema.safetensors")
     figures = held_out_error(averaged, held, device, len(held))
@@ -231,6 +241,11 @@ def main() -> None:
         "--compile", action="store_true", help="torch.compile: a minute first, then 10 %% faster"
     )
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument(
+        "--rank", type=int, default=0, help="of this process among --world, see training/peers.py"
+    )
+    parser.add_argument("--world", type=int, default=1)
+    parser.add_argument("--rendezvous", default="", help="file by which the processes find each other")
     parser.add_argument("--seed", type=int, default=0)
     train(parser.parse_args())
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from moe_pipeline.diffusion.sampler import initial_noise
 from moe_pipeline.engine import Engine, EngineConfig
+from moe_pipeline.features import PackFeatures
 from moe_pipeline.interfaces import Frames, Fusion, Gate, TextFeatures
 from moe_pipeline.metrics import measure
 from moe_pipeline.packs import Pack, open_pack
@@ -209,6 +210,8 @@ def check_pack(folder: Path, engine: EngineConfig | None = None) -> list[str]:
     check_gate(runner.gate, experts, width)
     found.append(f"The gate weighs {experts} experts and knows how well a text is covered.")
     found.append(_check_denoisers(runner, request))
+    if pack.manifest.probe is not None:
+        found.append(_check_probe(runner))
     return found
 
 
@@ -229,7 +232,8 @@ def _check_manifest(pack: Pack) -> str:
     colours = [expert.colour.lower() for expert in (*manifest.experts, manifest.generalist)]
     distinct = len(set(colours)) == len(colours)
     _require(distinct, "Two models of the pack share a colour, so that charts cannot tell them apart.")
-    parts = (manifest.autoencoder, manifest.preview, manifest.generalist, *manifest.experts, manifest.gate)
+    parts = [manifest.autoencoder, manifest.preview, manifest.generalist, *manifest.experts, manifest.gate]
+    parts += [manifest.probe] if manifest.probe is not None else []
     names = [file.path for part in parts for file in part.files]
     _require(len(set(names)) == len(names), "One file of the pack stands for two components.")
     largest = max((file for part in parts for file in part.files), key=lambda file: file.bytes)
@@ -309,3 +313,22 @@ def _check_denoisers(runner: Engine, request: ResolvedRequest) -> str:
         _require(not torch.equal(velocity, later), f"The expert {entry.id} does not hear the noise level.")
         _require(not torch.equal(velocity, empty), f"The expert {entry.id} does not hear the text.")
     return f"{len(manifest.experts)} experts and the generalist predict at the smallest size."
+
+
+def _check_probe(runner: Engine) -> str:
+    """Frames and texts meet in one space: unit features of one width."""
+    features = PackFeatures(runner)
+    shape = runner.pack.manifest.defaults
+    frames = np.zeros((2, shape.height, shape.width, 3), dtype=np.uint8)
+    frames[1] = 200
+    seen, text = features(frames), features.encode_text("a scene")
+    _require(
+        seen.shape == (2, *text.shape),
+        f"The probe gives {seen.shape} for 2 frames and {text.shape} for a text.",
+        "Fit it to the text encoder's features.",
+    )
+    _require(
+        bool(np.isfinite(seen).all() and np.isfinite(text).all()),
+        "The probe gives what is not a finite number.",
+    )
+    return "The probe brings frames and texts into one space."

@@ -227,7 +227,7 @@ def linked(folder: Path, to: Path) -> Path:
 
 def test_a_pack_of_the_trainers_conforms(random_pack: Path) -> None:
     found = check_pack(random_pack, EngineConfig(dtype="bf16"))
-    assert len(found) == 5 and any("6 experts" in sentence for sentence in found)
+    assert len(found) >= 5 and any("6 experts" in sentence for sentence in found)
 
 
 @pytest.mark.parametrize(

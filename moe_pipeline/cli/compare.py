@@ -72,6 +72,7 @@ def compare(
 def comparison_table(records: dict[str, RunRecord]) -> str:
     """The two runs' headline figures and measured times beside each other."""
     from moe_pipeline.cli.tables import text_table
+    from moe_pipeline.metrics import shown
 
     rows: list[list[str]] = []
     for label, record in records.items():
@@ -80,7 +81,7 @@ def comparison_table(records: dict[str, RunRecord]) -> str:
         rows.append(
             [
                 label,
-                *("not defined" if value is None else f"{value:.4f}" for value in figures),
+                *("not defined" if value is None else shown(value) for value in figures),
                 f"{timing.denoise_ms:.0f}",
                 f"{timing.total_ms:.0f}",
             ]

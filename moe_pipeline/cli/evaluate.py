@@ -83,7 +83,7 @@ def evaluate(
 def report_text(report: EvaluationReport, out: Path | None) -> str:
     """Clips by figures, then the means with how many clips each is the mean of."""
     from moe_pipeline.cli.tables import text_table
-    from moe_pipeline.metrics import METRICS
+    from moe_pipeline.metrics import METRICS, shown
 
     names = list(report.summary)
     lines: list[str] = []
@@ -91,9 +91,7 @@ def report_text(report: EvaluationReport, out: Path | None) -> str:
         rows = []
         for name in names:
             values = [clip.metrics.value(name) if clip.metrics else None for clip in report.clips]
-            rows.append(
-                [METRICS[name].title, *("-" if value is None else f"{value:.4f}" for value in values)]
-            )
+            rows.append([METRICS[name].title, *("-" if value is None else shown(value) for value in values)])
         # Clips as columns read well for a few clips only.
         if len(report.clips) <= 4:
             lines += [text_table(["figure", *(clip.name for clip in report.clips)], rows), ""]
@@ -104,8 +102,8 @@ def report_text(report: EvaluationReport, out: Path | None) -> str:
     rows = [
         [
             METRICS[name].title,
-            f"{entry.mean:.4f}",
-            f"{entry.std:.4f}",
+            shown(entry.mean),
+            shown(entry.std),
             f"{entry.measured} of {entry.of}",
             {"higher": "higher is better", "lower": "lower is better", "none": "neither"}[
                 METRICS[name].direction

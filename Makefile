@@ -52,8 +52,8 @@ golden: $(DEV_STAMP) ## rewrite tests/golden/ from the code: look at the diff be
 	$(PY) -m pytest -m "not gpu" --update-golden
 	@git status --short tests/golden
 
-shots: $(DEV_STAMP) ## screenshots of the page, wide and narrow, in .shots/ (needs Chromium)
-	SHOTS=.shots $(PY) -m pytest -m "not gpu" tests/ui
+shots: $(DEV_STAMP) ## the page in a browser, wide and narrow; screenshots in test-artifacts/ (needs Chromium)
+	$(PY) -m pytest tests/ui/test_browser.py
 
 train: $(DEV_STAMP) ## train the pack from nothing: hours on two cores, resumable (runs/train.sh has the knobs)
 	PY=$(PY) bash runs/train.sh

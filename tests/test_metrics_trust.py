@@ -1,6 +1,8 @@
 """Every metric against clips whose right answer is known by rule."""
 
+import json
 from itertools import pairwise
+from pathlib import Path
 
 import known_clips as clips
 import numpy as np
@@ -17,6 +19,8 @@ from moe_pipeline.metrics.frames import Undefined
 from moe_pipeline.metrics.imaging import imaging_statistics, noise_sigma
 from moe_pipeline.metrics.smoothness import motion_smoothness
 from moe_pipeline.schema.errors import MoEverseError
+
+PINNED = Path(__file__).parent / "golden" / "metrics.json"
 
 
 def strictly_falling(values):
@@ -398,3 +402,10 @@ def test_values_stay_within_the_range_the_catalogue_promises():
         for name, value in measure(clip, 8.0).values.items():
             info = METRICS[name]
             assert value.value >= info.low and (info.open_ended or value.value <= info.high), name
+
+
+def test_pinned_figures_of_one_clip():
+    """One score of each default metric, so that a change of library or constant cannot pass unseen."""
+    pinned = json.loads(PINNED.read_text())
+    found = measure(clips.moving_disc(), 8.0)
+    assert {name: found.value(name) for name in DEFAULT_METRICS} == pytest.approx(pinned, rel=0.01, abs=1e-6)

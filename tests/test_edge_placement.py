@@ -2,114 +2,289 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_pipeline.edge import ProfileLibrary, load_profiles, place
-from moe_pipeline.edge.problem import ENERGY, LATENCY, Anchor, Problem, Weights, balanced, evaluate
+from moe_pipeline.edge.problem import LATENCY, evaluate
 from moe_pipeline.edge.solver import solve
 from moe_pipeline.schema.errors import MoEverseError
 from moe_pipeline.schema.placement import Placement
-from moe_pipeline.schema.profiles import EdgeScenario, Quantity
-from moe_pipeline.schema.workload import StageWorkloads, Workload
+from moe_pipeline.schema.profiles import EdgeScenario, Link, Node, Quantity
+from moe_pipeline.studies.placement_exact import (
+    SHAPES,
+    brute_force,
+    instance,
+    large_scenario,
+    random_problem,
+    sample_workloads,
+)
 
-SHAPES = ("exchange_every_step", "hand_over_latents", "run_alone_merge_once")
-
-
-def random_problem(seed: int, experts: int, nodes: int, *, shape: str, identical: bool = False) -> Problem:
-    """An instance with tight memory and, every third time, a deadline."""
-    rng = np.random.default_rng(seed)
-
-    def table(low: int, high: int, *size: int) -> np.ndarray:
-        return rng.integers(low, high, size=size, dtype=np.int64)
-
-    def links(high: int) -> np.ndarray:
-        matrix = table(0, high, nodes, nodes)
-        np.fill_diagonal(matrix, 0)
-        return matrix
-
-    rows = 1 if identical else experts
-    spread = np.zeros((experts, nodes), dtype=np.int64)
-    anchors = tuple(
-        Anchor(
-            int(rng.integers(nodes)),
-            c,
-            v,
-            int(table(0, 9_000)),
-            int(table(0, 9_000)),
-            int(table(0, 500)),
-            int(table(0, 30_000)),
-            int(table(0, 30_000)),
-            int(table(0, 9_000)),
-            int(table(0, 9_000)),
-            ((v, int(table(0, 60))),),
-        )
-        for c in range(nodes)
-        for v in range(nodes)
-        if rng.random() < 0.5 or c == v == 0
-    )
-    return Problem(
-        shape,
-        tuple(f"e{i}" for i in range(experts)),
-        tuple(f"d{i}" for i in range(nodes)),
-        anchors,  # type: ignore[arg-type]
-        allowed=np.broadcast_to(rng.random((rows, nodes)) < 0.85, (experts, nodes)).copy(),
-        compute_us=spread + table(1_000, 90_000, rows, nodes),
-        compute_uj=spread + table(0, 90_000, rows, nodes),
-        load_us=spread + table(0, 40_000, rows, nodes),
-        load_uj=spread + table(0, 4_000, rows, nodes),
-        weight_kb=spread + table(20, 60, rows, nodes),
-        working_kb=table(5, 30, nodes),
-        free_kb=table(40, 190, nodes),
-        conditioning_us=links(9_000),
-        conditioning_uj=links(900),
-        serial_us=links(30_000),
-        delay_us=links(30_000),
-        exchange_uj=links(9_000),
-        handover_us=links(60_000),
-        handover_uj=links(9_000),
-        deadline_us=int(table(60_000, 300_000)) if seed % 3 == 0 else None,
-    )
+PAIR = ("city", "avatar")
+SCENARIOS = (
+    "xr-room",
+    "campus-mec",
+    "stadium-crowd",
+    "vehicle-convoy",
+    "phone-cloud",
+    "rural-satellite",
+    "air-gapped",
+)
 
 
-def brute_force(problem: Problem, weights: Weights) -> int | None:
-    best: int | None = None
-    for anchor in problem.anchors:
-        for assignment in itertools.product(range(len(problem.nodes)), repeat=len(problem.experts)):
-            result = evaluate(problem, anchor, assignment)
-            if result.feasible and (best is None or weights.value(result) < best):
-                best = weights.value(result)
-    return best
+@pytest.fixture(scope="module")
+def library() -> ProfileLibrary:
+    return load_profiles()
+
+
+def assume(value: float) -> Quantity:
+    return Quantity(value=value, kind="assumption", source="chosen by a test")
+
+
+def planned(library: ProfileLibrary, name: str, **changes: object) -> Placement:
+    values = {"steps": 12, **changes}
+    return place(sample_workloads(), PAIR, library.scenario(name), library, **values)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("seed", range(200))
 def test_cp_sat_equals_brute_force(seed: int) -> None:
-    experts, nodes = 1 + seed % 4, 2 + (seed // 4) % 3
-    problem = random_problem(seed, experts, nodes, shape=SHAPES[seed % 3], identical=seed % 5 == 0)
-    weights = (LATENCY, ENERGY, balanced(100_000, 100_000, 0.4))[(seed // 3) % 3]
+    problem, weights = instance(seed)
     found = solve(problem, weights)
-    expected = brute_force(problem, weights)
-    assert (None if found is None else weights.value(found.evaluation)) == expected
+    assert (None if found is None else weights.value(found.evaluation)) == brute_force(problem, weights)
     if found is not None:
         assert found.optimal
         assert evaluate(problem, found.anchor, found.assignment) == found.evaluation
 
 
 def test_the_random_instances_test_something() -> None:
-    outcomes = [(solve(random_problem(s, 3, 3, shape=SHAPES[s % 3]), LATENCY), s) for s in range(60)]
-    feasible = [found for found, _ in outcomes if found is not None]
-    assert 20 < len(feasible) < 60  # both answers occur
-    assert any(len(set(found.assignment)) > 1 for found in feasible)  # spreading pays somewhere
-    assert any(found.searched > 0 for found in feasible)  # CP-SAT was really asked
+    found = [solve(random_problem(s, 3, 3, shape=SHAPES[s % 3]), LATENCY) for s in range(40)]
+    feasible = [solution for solution in found if solution is not None]
+    assert 15 < len(feasible) < 40  # both answers occur
+    assert any(len(set(solution.assignment)) > 1 for solution in feasible)  # spreading pays somewhere
+    assert any(solution.searched > 0 for solution in feasible)  # CP-SAT was really asked
 
 
-def test_two_runs_give_the_same_answer() -> None:
-    problem = random_problem(7, 6, 8, shape="exchange_every_step")
-    first, second = solve(problem, LATENCY), solve(problem, LATENCY)
-    assert first == second
+def test_two_runs_give_the_same_answer(library: ProfileLibrary) -> None:
+    problem = random_problem(7, 5, 6, shape="exchange_every_step")
+    assert solve(problem, LATENCY) == solve(problem, LATENCY)
+    first, second = planned(library, "vehicle-convoy"), planned(library, "vehicle-convoy")
+    assert first.model_dump(exclude={"solve_ms"}) == second.model_dump(exclude={"solve_ms"})
+
+
+@pytest.mark.parametrize("objective", ["latency", "energy"])
+def test_eight_experts_on_sixteen_devices_within_100_ms(library: ProfileLibrary, objective: str) -> None:
+    names, scenario = [f"e{i}" for i in range(8)], large_scenario(library)
+    times = []
+    for _ in range(6):
+        start = time.process_time()  # the processor's time: other work on the machine does not count
+        placement = place(sample_workloads(), names, scenario, library, objective=objective, steps=16)  # type: ignore[arg-type]
+        times.append(time.process_time() - start)
+        assert placement.optimal
+    assert sorted(times)[1] < 0.1
+
+
+@pytest.mark.parametrize("objective", ["latency", "energy", "balanced"])
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_every_scenario_has_a_plan_that_adds_up(library: ProfileLibrary, name: str, objective: str) -> None:
+    placement = planned(library, name, objective=objective)
+    assert [a.expert for a in placement.assignments] == list(PAIR)
+    for assignment in placement.assignments:
+        split = assignment.estimated_ms
+        assert split.compute + split.network == pytest.approx(split.total, abs=1e-6)
+    total = placement.totals
+    assert total.latency.compute + total.latency.network == pytest.approx(total.latency.total, abs=1e-6)
+    assert total.energy.compute + total.energy.radio == pytest.approx(total.energy.total)
+    assert max(bar.end_ms for bar in placement.timeline) == pytest.approx(total.latency.total, abs=0.01)
+    assert all(bar.start_ms < bar.end_ms for bar in placement.timeline)
+    used = {a.device for a in placement.assignments}
+    assert {r.device for r in placement.rejected} == {n.id for n in library.scenario(name).nodes} - used
+    assert all(r.reason.startswith(r.device_title) and r.reason.endswith(".") for r in placement.rejected)
+    assert placement.stages[0].device == library.scenario(name).user  # the raw prompt stays
+    assert sum(d.energy_j for d in placement.devices) == pytest.approx(
+        total.energy.compute, rel=1e-5, abs=1e-5
+    )
+
+
+@pytest.mark.parametrize("objective", ["latency", "energy"])
+def test_no_baseline_beats_the_optimum(library: ProfileLibrary, objective: str) -> None:
+    beaten = 0
+    for name in SCENARIOS:
+        placement = planned(library, name, objective=objective, shape="exchange_every_step")
+        own = placement.totals.latency.total if objective == "latency" else placement.totals.energy.total
+        for baseline in placement.baselines:
+            if baseline.feasible:
+                theirs = baseline.total_ms if objective == "latency" else baseline.energy_j
+                assert theirs is not None and own <= theirs + 1e-3
+                beaten += own < 0.99 * theirs
+    assert beaten >= 3  # and it is not a tie everywhere
+
+
+@given(name=st.sampled_from(SCENARIOS), factor=st.floats(1.05, 20), scale=st.floats(0.05, 1.0))
+@settings(max_examples=12, deadline=None)
+def test_more_bandwidth_never_hurts(name: str, factor: float, scale: float) -> None:
+    library = load_profiles()
+    slow = planned(library, name, bandwidth_scale=scale, shape="exchange_every_step")
+    fast = planned(library, name, bandwidth_scale=scale * factor, shape="exchange_every_step")
+    assert fast.totals.latency.total <= slow.totals.latency.total + 1e-3
+
+
+def test_another_device_never_worsens_the_optimum(library: ProfileLibrary) -> None:
+    scenario = library.scenario("xr-room")
+    more = scenario.model_copy(
+        update={
+            "nodes": (*scenario.nodes, Node(id="extra", profile="cloud-h100")),
+            "links": (*scenario.links, Link(user_side="headset", far_side="extra", network="wifi-6")),
+        }
+    )
+    for objective in ("latency", "energy"):
+        before = place(sample_workloads(), PAIR, scenario, library, steps=12, objective=objective)  # type: ignore[arg-type]
+        after = place(sample_workloads(), PAIR, more, library, steps=12, objective=objective)  # type: ignore[arg-type]
+        assert after.totals.latency.total <= before.totals.latency.total + 1e-3 or objective == "energy"
+        assert after.totals.energy.total <= before.totals.energy.total + 1e-6 or objective == "latency"
+
+
+def test_killing_a_device_plans_again_without_it(library: ProfileLibrary) -> None:
+    killed: set[str] = set()
+    last = 0.0
+    for _ in range(3):
+        placement = planned(library, "campus-mec", killed=frozenset(killed), shape="exchange_every_step")
+        assert not killed & {bar.device for bar in placement.timeline}
+        assert {r.device: r.code for r in placement.rejected if r.device in killed} == dict.fromkeys(
+            killed, "killed"
+        )
+        assert placement.totals.latency.total >= last
+        last = placement.totals.latency.total
+        killed |= {a.device for a in placement.assignments} - {"phone"}
+    assert killed
+
+
+def test_reasons_name_the_memory_that_is_missing(library: ProfileLibrary) -> None:
+    scenario = library.scenario("xr-room").model_copy(update={"raw_prompt_stays_on_user_device": False})
+    placement = place(sample_workloads(170), PAIR, scenario, library, steps=12, deadline_ms=1e7)
+    quest = next(r for r in placement.rejected if r.device == "headset")
+    assert quest.code == "memory"
+    assert quest.reason == "Quest 3: does not fit, needs 2.6 GB of 1.5 GB free."
+    assert placement.stages[0].device != "headset"  # nor does the text encoder
+    needed = {d.device: (d.memory_needed_bytes, d.memory_free_bytes) for d in placement.devices}
+    assert all(need <= free for need, free in needed.values())
+    assert max(need for need, _ in needed.values()) > 2.6e9
+
+
+def test_rules_keep_experts_off_nodes(library: ProfileLibrary) -> None:
+    scenario = library.scenario("campus-mec")
+    changed = {"mec-a": {"hosts_experts": False}, "mec-b": {"trusted": False}, "mec-c": {"available": False}}
+    nodes = tuple(node.model_copy(update=changed.get(node.id, {})) for node in scenario.nodes)
+    placement = place(
+        sample_workloads(), PAIR, scenario.model_copy(update={"nodes": nodes}), library, steps=12
+    )
+    codes = {r.device: r.code for r in placement.rejected}
+    assert (codes["mec-a"], codes["mec-b"], codes["mec-c"]) == ("role", "privacy", "unavailable")
+    only_int8 = scenario.model_copy(update={"precisions": ("int8",)})
+    tight = place(sample_workloads(), PAIR, only_int8, library, steps=12)
+    assert {a.precision for a in tight.assignments} == {"int8"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"deadline_ms": assume(1.0)}, ("deadline_ms", "the deadline is 1.00 ms")),
+        ({"precisions": ("fp8",)}, ("precisions", "computes in")),
+        ({"nodes": "tiny"}, ("raw_prompt_stays_on_user_device", "text encoder needs")),
+    ],
+)
+def test_no_feasible_placement_is_one_sentence(
+    library: ProfileLibrary, change: dict[str, object], words: tuple[str, str]
+) -> None:
+    scenario = library.scenario("vehicle-convoy")
+    if change == {"nodes": "tiny"}:
+        change = {
+            "nodes": tuple(n.model_copy(update={"memory_free_gb": assume(0.001)}) for n in scenario.nodes)
+        }
+    with pytest.raises(MoEverseError) as caught:
+        place(sample_workloads(), PAIR, scenario.model_copy(update=change), library, steps=12)
+    assert caught.value.code == "infeasible"
+    assert "edge_profiles/scenarios/vehicle-convoy.yaml" in caught.value.message
+    assert all(word in caught.value.message for word in words)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"killed": frozenset({"toaster"})}, "unknown_device"),
+        ({"killed": frozenset({"car-lead"})}, "infeasible"),
+        ({"steps": 0}, "bad_steps"),
+        ({"bandwidth_scale": 0.0}, "bad_bandwidth"),
+        ({"bandwidth_scale": float("nan")}, "bad_bandwidth"),
+        ({"latency_share": 1.0}, "bad_share"),
+    ],
+)
+def test_bad_input_is_refused(library: ProfileLibrary, change: dict[str, object], code: str) -> None:
+    with pytest.raises(MoEverseError) as caught:
+        planned(library, "vehicle-convoy", **change)
+    assert caught.value.code == code and caught.value.remedy
+
+
+def test_the_shape_is_a_decision_with_its_reason(library: ProfileLibrary) -> None:
+    scenario = library.scenario("campus-mec")
+    patient = scenario.model_copy(update={"shape_tolerance": assume(100.0)})
+    hasty = scenario.model_copy(update={"shape_tolerance": assume(1.0)})
+    exact = place(sample_workloads(), PAIR, patient, library, steps=12)
+    approximate = place(sample_workloads(), PAIR, hasty, library, steps=12)
+    assert exact.shape == "exchange_every_step" and "exactly" in exact.shape_reason
+    assert approximate.shape != "exchange_every_step" and "approximation" in approximate.shape_reason
+    assert approximate.totals.latency.total < exact.totals.latency.total
+    assert {option.shape for option in exact.shapes} == set(SHAPES)
+    by_noise = place(sample_workloads(noise_level_experts=True), PAIR, patient, library, steps=12)
+    assert by_noise.shape == "hand_over_latents"
+    assert (
+        "One active expert" in place(sample_workloads(), ("city",), patient, library, steps=12).shape_reason
+    )
+
+
+def test_missing_weights_travel_as_a_difference(library: ProfileLibrary) -> None:
+    scenario = library.scenario("campus-mec")
+    nodes = tuple(n.model_copy(update={"cached": "generalist"}) for n in scenario.nodes)
+    work = sample_workloads(30)
+    delta = place(work, PAIR, scenario.model_copy(update={"nodes": nodes}), library, steps=12)
+    full = place(
+        work.model_copy(update={"delta_bytes": None}),
+        PAIR,
+        scenario.model_copy(update={"nodes": nodes}),
+        library,
+        steps=12,
+    )
+    assert {a.migration for a in delta.assignments} == {"delta"}
+    assert {a.migration for a in full.assignments} == {"full"}
+    assert delta.totals.latency.total < full.totals.latency.total
+    assert "difference" in delta.assignments[0].reason
+    nowhere = scenario.model_copy(update={"nodes": nodes, "weight_store": None})
+    with pytest.raises(MoEverseError, match="no expert weights"):
+        place(work, PAIR, nowhere, library, steps=12)
+
+
+def test_solver_limits_are_not_reached_by_a_deadline_on_energy(library: ProfileLibrary) -> None:
+    loose = planned(library, "vehicle-convoy", objective="energy")
+    limit = 0.5 * loose.totals.latency.total
+    tight = planned(library, "vehicle-convoy", objective="energy", deadline_ms=limit)
+    assert tight.totals.latency.total <= limit and tight.totals.meets_deadline
+    assert tight.totals.energy.total > loose.totals.energy.total
+    assert tight.optimal
+
+
+def test_evaluate_refuses_what_is_not_allowed() -> None:
+    problem = random_problem(4, 2, 2, shape="exchange_every_step")
+    forbidden = replace(problem, allowed=~(problem.allowed | True))
+    assert solve(forbidden, LATENCY) is None
+    assert evaluate(forbidden, problem.anchors[0], (0, 0)).problem_code == "not_allowed"
+
+
+def test_scenarios_are_plain_data(library: ProfileLibrary) -> None:
+    scenario = library.scenario("air-gapped")
+    assert EdgeScenario.model_validate(scenario.model_dump()) == scenario
+    placement = planned(library, "air-gapped")
+    assert Placement.model_validate_json(placement.model_dump_json()) == placement

@@ -212,6 +212,12 @@ def infeasible(tables: CostTables, problem: Problem) -> tuple[str, str]:
             f"{name}: nodes: no device can run an expert: {words}.",
             "Add a device or a link to `nodes` and `links`.",
         )
+    if tables.scenario.raw_prompt_stays_on_user_device and user.text is None:
+        return (
+            f"{name}: precisions: the prompt must stay on {user.title}, which computes in "
+            f"{', '.join(user.device.peak_tflops)}, not in {', '.join(tables.scenario.precisions)}.",
+            "Allow one of its formats, or let the prompt leave it (raw_prompt_stays_on_user_device: false).",
+        )
     if not problem.anchors:
         return (
             f"{name}: nodes: no reachable device can run the text encoder and the decoder.",

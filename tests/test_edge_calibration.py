@@ -180,3 +180,13 @@ def test_the_benchmark_set_is_checked(tmp_path: Path) -> None:
     (tmp_path / "benchmarks.yaml").write_text(text.replace("calls: 20", "calls: 0", 1), encoding="utf-8")
     with pytest.raises(MoEverseError, match="calls"):
         read_benchmarks(tmp_path)
+
+
+def test_the_tables_of_the_document_are_current() -> None:
+    from moe_pipeline.edge import load_profiles
+    from moe_pipeline.studies.edge_docs import DOCUMENT, filled
+
+    text = DOCUMENT.read_text(encoding="utf-8")
+    assert filled(text, load_profiles()) == text, "run python -m moe_pipeline.studies.edge_docs"
+    stale = text.replace("| `quest-3` |", "| `quest-2` |", 1)
+    assert stale != text and filled(stale, load_profiles()) == text

@@ -109,8 +109,8 @@ class LearnedPolicy:
         w, (batch, options, _) = self.weights, seen.features.shape
         common = np.repeat(seen.context[:, None, :], options, axis=1)
         x = np.concatenate([seen.features, common], axis=2).reshape(1, batch * options, -1)
-        hidden = np.tanh(x @ w["w1"] + w["b1"][:, None])  # (M, B * O, H)
-        hidden = np.tanh(hidden @ w["w2"] + w["b2"][:, None])
+        hidden = np.maximum(x @ w["w1"] + w["b1"][:, None], 0.0)  # (M, B * O, H)
+        hidden = np.maximum(hidden @ w["w2"] + w["b2"][:, None], 0.0)
         score = (hidden @ w["w3"][..., None])[..., 0].reshape(-1, batch, options)
         score = score + w["beta"][:, None, None] * seen.features[None, :, :, ADVANTAGE]
         proposals = _softmax(np.where(seen.mask[None], score, -1e9))  # (M, B, O)

@@ -21,7 +21,7 @@ import simpy
 
 from moe_pipeline.edge.policies import Policy, make_policy
 from moe_pipeline.edge.profiles import ProfileLibrary, load_profiles
-from moe_pipeline.edge.simulation_batch import LATEST, MISS_WEIGHT, TIME_WEIGHT, Booking, Ledger, utility
+from moe_pipeline.edge.simulation_batch import LATEST, MISS_WEIGHT, TIME_WEIGHT, Ledger, utility
 from moe_pipeline.edge.simulation_channel import Channel
 from moe_pipeline.edge.simulation_model import PAYLOADS, Deployment, compile_scenario
 from moe_pipeline.edge.simulation_report import Log, SimulationReport, Spent, summarise, write_report
@@ -42,6 +42,8 @@ class Simulation:
         self.deployment, self.traffic, self.policy = deployment, traffic, policy
         self.env = simpy.Environment()
         self.ledger = Ledger(deployment, channel, traffic)
+        # queues alone, as theory has them: no ways, nothing to load, nothing to keep books of
+        self._bare = not deployment.access and not deployment.load_s.any()
         self.pending: deque[int] = deque()
         self._stations = [simpy.Resource(self.env, capacity=1) for _ in range(deployment.local)]
         self._devices: dict[int, simpy.Resource] = {}
@@ -91,19 +93,27 @@ class Simulation:
 
     def decide(self, request: int, option: int) -> None:
         """Sends a request on its way."""
-        now = np.array([self.env.now])
-        self.ledger.advance(now)
-        chosen = np.array([option])
-        booking = self.ledger.book(request, chosen, now)
+        ready, load_s, service_s = self._book(request, option)
         self.attempts[request] += 1
         self.option[request] = option
-        self.load[request] = booking.load_s[0]
+        self.load[request] = load_s
         if self.pending and self.pending[0] == request:
             self.pending.popleft()
-        process = self.env.process(self._job(request, option, booking))
+        process = self.env.process(self._job(request, option, ready, load_s, service_s))
         for station in self._hosts(option):
             if station < self.deployment.local:
                 self._jobs[station][process] = None
+
+    def _book(self, request: int, option: int) -> tuple[float, float, float]:
+        """When the host can begin at the earliest, seconds of loading, seconds of service."""
+        if self._bare:
+            d = self.deployment
+            service_s = float(self.traffic.steps[0, request] * d.step_s[option] + d.fixed_s[option])
+            return self.env.now, 0.0, service_s
+        now = np.array([self.env.now])
+        self.ledger.advance(now)
+        booking = self.ledger.book(request, np.array([option]), now)
+        return float(booking.ready[0]), float(booking.load_s[0]), float(booking.service_s[0])
 
     def log(self) -> Log:
         """What happened so far."""
@@ -139,17 +149,16 @@ class Simulation:
             self.pending.append(request)
             return
         now = np.array([self.env.now])
-        self.ledger.advance(now)
+        if not self._bare:
+            self.ledger.advance(now)
         self.decide(request, self.policy.choose(self.ledger, request, now))
 
-    def _job(self, request: int, option: int, booking: Booking) -> Events:
-        ledger, chosen = self.ledger, np.array([option])
-        ready, load_s, service_s = (float(x[0]) for x in (booking.ready, booking.load_s, booking.service_s))
+    def _job(self, request: int, option: int, ready: float, load_s: float, service_s: float) -> Events:
         hosts = self._hosts(option)
         claims: list[Any] = []
         held_since: float | None = None
         try:
-            unit = ledger.attachment(request, np.array([self.env.now]))[0]
+            unit = self._unit(request)
             yield self.env.timeout(max(0.0, ready - self.env.now))
             if any(h < self.deployment.local and self._dead[h] for h in hosts):
                 raise simpy.Interrupt("dead")
@@ -165,11 +174,18 @@ class Simulation:
             yield from self._again(request)
             return
         self._leave(request, option, hosts, claims, held_since)
-        now = np.array([self.env.now])
-        self.handed_over[request] = ledger.attachment(request, now)[0] != unit
-        arrived = float(ledger.delivered(request, chosen, now)[0])
-        yield self.env.timeout(max(0.0, arrived - self.env.now))
+        self.handed_over[request] = self._unit(request) != unit
+        if not self._bare:
+            now = np.array([self.env.now])
+            arrived = float(self.ledger.delivered(request, np.array([option]), now)[0])
+            yield self.env.timeout(max(0.0, arrived - self.env.now))
         self._finish(request)
+
+    def _unit(self, request: int) -> int:
+        """The access point that serves the request's user now."""
+        if self.deployment.access_of.shape[0] == 1:
+            return 0
+        return int(self.ledger.attachment(request, np.array([self.env.now]))[0])
 
     def _again(self, request: int) -> Events:
         """The host died: noticed after a while, then decided again or given up."""
@@ -198,10 +214,12 @@ class Simulation:
             if host < self.deployment.local and me is not None:
                 self._jobs[host].pop(me, None)
         if held_since is None:
-            return
+            return  # it never began
         held = self.env.now - held_since
         for host in hosts:
             self.busy_s[host] += held
+        if self._bare:
+            return
         whole = self.load[request] + self.service[request]
         share = min(1.0, held / whole) if whole > 0 else 1.0
         self.energy[request] += share * float(self.ledger.energy(request, np.array([option]))[0])

@@ -110,6 +110,8 @@ class Ledger:
         self.last_t = np.zeros(batch)
         self.gap = np.full(batch, np.inf)  # smoothed time between requests
         self._owns = np.array([[p == h for p in deployment.providers[:stations]] for h in deployment.homes])
+        self._deaths = bool(np.isfinite(traffic.down).any())
+        self._slowdowns = bool(np.isfinite(traffic.slow).any())
         self._slow_factor = deployment.faults.slowdown_factor.value if deployment.faults is not None else 1.0
 
     _STATE = (
@@ -147,12 +149,16 @@ class Ledger:
     # ── time ────────────────────────────────────────────────────────────────────────────────────────────
     def dead_until(self, t: Array) -> Array:
         """(B, n) end of the dead interval that covers t, 0 where the station is alive."""
+        if not self._deaths:
+            return np.zeros((self.batch, self.d.local))
         down = self.traffic.down[self.source]
         at = t[:, None, None]
         return np.where((down[..., 0] <= at) & (at < down[..., 1]), down[..., 1], 0.0).max(axis=2)
 
     def slowdown(self, t: Array) -> Array:
         """(B, n) factor by which services that start at t are stretched; t is (B,) or (B, n)."""
+        if not self._slowdowns:
+            return np.ones((self.batch, self.d.local))
         slow = self.traffic.slow[self.source]
         at = t.reshape(self.batch, -1, 1)
         covered = ((slow[..., 0] <= at) & (at < slow[..., 1])).any(axis=2)
@@ -162,14 +168,8 @@ class Ledger:
         """Moves every run to its time t: stations die and return, reports arrive."""
         if self.batch == 1 and t[0] == self.last_t[0] and self.tick[0] >= 0:
             return
-        down = self.traffic.down[self.source]
-        begun, now = down[..., 0], t[:, None, None]
-        died = ((begun > self.last_t[:, None, None]) | (self.tick[:, None, None] < 0)) & (begun <= now)
-        if died.any():
-            until = np.where(died, down[..., 1], 0.0).max(axis=2)
-            hit = died.any(axis=2)
-            self.free = np.where(hit, until, self.free)
-            self.resident &= ~hit[..., None]
+        if self._deaths:
+            self._bury(t)
         tick = np.floor(t / self.d.report_period_s)
         fresh = tick > self.tick
         if fresh.any():
@@ -183,6 +183,17 @@ class Ledger:
         gap = t - self.last_t
         self.gap = np.where(np.isinf(self.gap), gap, 0.9 * self.gap + 0.1 * gap)
         self.last_t = t
+
+    def _bury(self, t: Array) -> None:
+        """Stations that died since the last time lose their queue and what lay in their memory."""
+        down = self.traffic.down[self.source]
+        begun, now = down[..., 0], t[:, None, None]
+        died: Mask = ((begun > self.last_t[:, None, None]) | (self.tick[:, None, None] < 0)) & (begun <= now)
+        if died.any():
+            until = np.where(died, down[..., 1], 0.0).max(axis=2)
+            hit = died.any(axis=2)
+            self.free = np.where(hit, until, self.free)
+            self.resident &= ~hit[..., None]
 
     # ── what one request meets ──────────────────────────────────────────────────────────────────────────
     def _row(self, request: int, link: Index) -> Index:

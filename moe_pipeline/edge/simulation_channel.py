@@ -137,9 +137,9 @@ def draw_channel(networks: list[NetworkProfile], mobility: Mobility | None, user
             rate[:, index], cell[:, index] = _moving(mobility, users, rng)
         if network.reconfiguration is not None:
             rate[:, index] *= _replanned(network.reconfiguration, users, rng)
-    rate = rate.reshape(-1, BLOCKS)
-    integral = np.concatenate([np.zeros((rate.shape[0], 1)), np.cumsum(rate * BLOCK_S, axis=1)], axis=1)
-    return Channel(rate, integral, cell.reshape(-1, BLOCKS))
+    rows = rate.reshape(-1, BLOCKS)
+    integral = np.concatenate([np.zeros((len(rows), 1)), np.cumsum(rows * BLOCK_S, axis=1)], axis=1)
+    return Channel(rows, integral, cell.reshape(-1, BLOCKS))
 
 
 def _moving(mobility: Mobility, users: int, rng: np.random.Generator) -> tuple[Array, Index]:

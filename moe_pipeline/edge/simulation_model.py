@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -194,7 +195,7 @@ def compile_scenario(
         _service(tables, order[o.primary], None if o.secondary is None else order[o.secondary])
         for o in options
     ]
-    network = _network(tables, profiles, options, order, attachments, workloads, payload)
+    network: dict[str, Any] = _network(tables, profiles, options, order, attachments, workloads, payload)
     station = [tables.sites[index] for index in order]
     memory = [_station_memory(tables, index) for index in order]
     user_text = tables.sites[tables.user].text

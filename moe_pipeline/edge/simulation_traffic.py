@@ -13,6 +13,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -109,7 +110,7 @@ def draw_traffic(
 
 def _draw_one(
     deployment: Deployment, requests: int, seed: int, rate: float, arrivals: Array | None, faults: bool
-) -> dict[str, npt.NDArray]:  # type: ignore[type-arg]
+) -> dict[str, Any]:
     when, who, what, network, fault = (
         np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(5)
     )

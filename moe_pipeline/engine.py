@@ -134,7 +134,9 @@ class Engine:
         with self._lock:
             if self.pack.manifest.probe is None:
                 raise MoEverseError(
-                    "no_probe", f"Pack {self.pack.manifest.id} has no frame probe.", "Measure without features."
+                    "no_probe",
+                    f"Pack {self.pack.manifest.id} has no frame probe.",
+                    "Measure without features.",
                 )
             return cast(FrameProbe, self._build(self.pack.manifest.probe, torch.float32).to("cpu"))
 

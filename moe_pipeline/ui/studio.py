@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any, get_args
 
 import gradio as gr
@@ -68,6 +69,8 @@ def create_studio(pipeline: MoEVideoPipeline, runs: RunStore | None = None) -> g
         _build(handlers)
         api.publish(handlers, QUEUE)
     studio.queue(max_size=64)
+    # While the browser opens the page, in the background: encoder, gate, workloads and solver.
+    threading.Thread(target=handlers.warm_up, args=(EXAMPLES[FIRST][1],), daemon=True, name="warm-up").start()
     return studio
 
 
@@ -121,7 +124,7 @@ def _build(handlers: StudioHandlers) -> None:
     planned += _edge_events(handlers, edge, devices, settings[4])
     for event in [run, *planned]:
         event.then(handlers.split_charts, None, [latency, energy], queue=False, **HIDDEN)
-    gr.context.Context.root_block.unload(handlers.leave)
+    _root().unload(handlers.leave)
 
 
 def _header(handlers: StudioHandlers) -> None:
@@ -185,13 +188,19 @@ def _settings(handlers: StudioHandlers) -> list[Any]:
     ]  # fmt: skip
 
 
+def _root() -> gr.Blocks:
+    """The page being built."""
+    root = gr.context.Context.root_block
+    assert root is not None
+    return root
+
+
 def _plan_as_you_type(handlers: StudioHandlers, inputs: list[Any], outputs: list[Any]) -> list[Any]:
     """Plan and gate first, in milliseconds; the placement, which a solver looks for, follows."""
-    root = gr.context.Context.root_block
     plan, gate, devices, edge = outputs
     prompt, _seed, steps, _guidance, top_k, mode, scenario, objective = inputs
     light = {"queue": False, **HIDDEN}
-    events = [root.load(handlers.preview, inputs, [plan, gate], **light)]
+    events = [_root().load(handlers.preview, inputs, [plan, gate], **light)]
     for control in (prompt, steps, top_k, mode, scenario, objective):
         pause = PAUSE if control is prompt else None
         events.append(

@@ -72,7 +72,6 @@ def loss_of(model: VideoAutoencoder, video: torch.Tensor, noise: float) -> torch
 
 def train(arguments: argparse.Namespace) -> None:
     torch.manual_seed(arguments.seed)
-    rng = np.random.default_rng(arguments.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     clips, held = ClipSet([Path(arguments.data)]), ClipSet([Path(arguments.held)])
     out = Path(arguments.out)
@@ -84,6 +83,10 @@ def train(arguments: argparse.Namespace) -> None:
     facts = store.load(model, ema, optimiser) or {}
     clock.spent_s = facts.get("spent_s", 0.0)
     steps, seen, running = int(facts.get("steps", 0)), int(facts.get("samples", 0)), 0.0
+    torch.manual_seed(
+        1000 * arguments.seed + steps
+    )  # a session that goes on must not see the first one's crops again
+    rng = np.random.default_rng([arguments.seed, steps])
     parameters = sum(p.numel() for p in model.parameters())
     print(
         f"{parameters / 1e6:.2f} M parameters, {len(clips)} clips, {len(held)} held out, {device}", flush=True

@@ -134,7 +134,6 @@ def train(arguments: argparse.Namespace) -> None:
         torch.set_num_threads(arguments.threads)
     peers = Peers(arguments.rank, arguments.world, arguments.rendezvous)
     torch.manual_seed(arguments.seed)
-    rng = np.random.default_rng([arguments.seed, peers.rank])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     domain = arguments.domain if arguments.role == "expert" else None
     own, everything = LatentSet(Path(arguments.data), domain), LatentSet(Path(arguments.data))
@@ -155,9 +154,9 @@ def train(arguments: argparse.Namespace) -> None:
     compiled = torch.compile(model, dynamic=False) if arguments.compile else model
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M, {len(own)} clips, {device}", flush=True)
     losses: list[float] = []
-    if peers.world > 1:  # the same weights everywhere so far, other clips and noise from here on
-        torch.manual_seed(1000 * arguments.seed + steps + 7919 * peers.rank)
-        rng = np.random.default_rng([arguments.seed, steps, peers.rank])
+    # The same weights everywhere so far; other clips and noise from here on, in every process and every session.
+    torch.manual_seed(1000 * arguments.seed + steps + 7919 * peers.rank)
+    rng = np.random.default_rng([arguments.seed, steps, peers.rank])
     next_check = clock.spent_s + 60.0 * arguments.validate_every
     wanted = arguments.samples or 10**12
     clock.tick()

@@ -170,6 +170,7 @@ def calibrate_coverage(
     gate.prototypes.copy_(F.normalize(torch.from_numpy(centres).float(), dim=-1))
     low = float(torch.quantile((foreign @ gate.prototypes.T).amax(-1), 0.8))
     high = float(torch.quantile((held @ gate.prototypes.T).amax(-1), 0.2))
+    high = max(high, low + 0.05)  # texts that look alike must not turn the range round
     gate.coverage_range.copy_(torch.tensor([low, high]))
     return {"coverage_low": low, "coverage_high": high}
 

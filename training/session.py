@@ -11,6 +11,7 @@ from collections import deque
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -77,8 +78,9 @@ class Checkpoints:
         path = self.folder / "state.safetensors"
         if not path.exists():
             return None
+        with safe_open(path, framework="pt") as file:  # the facts that were saved in one go with the tensors
+            facts: dict[str, float] = json.loads(file.metadata()["facts"])
         tensors = load_file(path)
-        facts: dict[str, float] = json.loads((self.folder / "facts.json").read_text())
         with torch.no_grad():
             for name, p in module.named_parameters():
                 p.copy_(tensors[f"model.{name}"])

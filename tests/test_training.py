@@ -1,0 +1,352 @@
+"""Training: optimiser, average, clock and checkpoints; and, slowly, every trainer from clips to a pack that runs."""
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from training import autoencoder as autoencoder_trainer
+from training import experts as expert_trainer
+from training.clips import ClipSet
+from training.latents import LatentSet, mirrored
+from training.latents import main as encode
+from training.optim import Ema, MuonAdamW, orthogonalise
+from training.pack import _shards
+from training.session import Checkpoints, Curve, RunningClock
+from training.worlds import DOMAINS
+from training.worlds.shards import write_shard
+
+CAPTIONS = {
+    "city": "a neon city street at night",
+    "landscape": "green hills under a blue sky",
+    "interior": "a quiet museum hall",
+    "space": "a planet with golden rings",
+    "object": "a glowing red cube on the left",
+    "avatar": "a robot waving on the right",
+}
+
+
+TIMES = ("", ", at dawn", ", at noon", ", at dusk", ", by night", ", in fog", ", in rain")
+ENDINGS = [f"{when}{camera}" for when in TIMES for camera in ("", ", slow camera")]
+
+
+def net(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(24, 32), nn.GELU(), nn.Linear(32, 24))
+
+
+# ------------------------------------------------------------------------------------------------- the optimiser
+
+
+@pytest.mark.parametrize("shape", [(3, 24, 24), (2, 64, 16), (1, 16, 64)])
+def test_orthogonalising_keeps_directions_and_brings_every_singular_value_near_one(
+    shape: tuple[int, int, int],
+) -> None:
+    u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    spread = torch.logspace(0, -1, min(shape[1:]))  # from 1 down to 0.1
+    result = orthogonalise(u * spread @ v).float()
+    singular = torch.linalg.svdvals(result)
+    assert float(singular.min()) > 0.5 and float(singular.max()) < 1.35
+    aligned = (u.mT @ result @ v.mT).diagonal(dim1=-2, dim2=-1)
+    torch.testing.assert_close(aligned, singular.mean() * torch.ones_like(aligned), atol=0.4, rtol=0)
+
+
+def test_matrices_go_to_muon_and_the_rest_to_adam() -> None:
+    optimiser = MuonAdamW(net(), adam_only=("2.",))
+    assert sorted(name for names in optimiser.groups.values() for name in names) == ["0.weight"]
+    assert sorted(optimiser.adam_names) == ["0.bias", "2.bias", "2.weight"]
+
+
+def test_the_adam_half_equals_torch() -> None:
+    ours, theirs = net(), net()
+    optimiser = MuonAdamW(ours, lr=1e-2, adam_only=("",), betas=(0.9, 0.98))
+    reference = torch.optim.AdamW(theirs.parameters(), lr=1e-2, betas=(0.9, 0.98), weight_decay=0.0)
+    for step in range(5):
+        x = torch.randn(8, 24, generator=torch.Generator().manual_seed(step))
+        for model in (ours, theirs):
+            model.zero_grad()
+            model(x).pow(2).mean().backward()
+        optimiser.step()
+        reference.step()
+    for mine, yours in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, yours, atol=1e-5, rtol=1e-4)
+
+
+def test_a_muon_step_has_the_size_that_adamw_would_take() -> None:
+    """0.2 * sqrt(larger side) on an orthogonal direction is a root mean square of about 0.2."""
+    for shape in ((64, 64), (128, 32)):
+        layer = nn.Linear(shape[1], shape[0], bias=False)
+        before = layer.weight.detach().clone()
+        layer.weight.grad = torch.randn(shape)
+        MuonAdamW(layer, lr=1e-2).step()
+        moved = (layer.weight.detach() - before).pow(2).mean().sqrt() / 1e-2
+        assert 0.1 < float(moved) < 0.3
+
+
+def test_it_learns_and_leaves_what_has_no_gradient_alone() -> None:
+    model, generator = net(), torch.Generator().manual_seed(1)
+    frozen = model[2].bias.detach().clone()  # type: ignore[index]
+    model[2].bias.requires_grad_(False)  # type: ignore[index]
+    x = torch.randn(64, 24, generator=generator)
+    y = x.roll(1, -1)
+    optimiser, losses = MuonAdamW(model, lr=1e-2), []
+    for _ in range(60):
+        loss = (model(x) - y).pow(2).mean()
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < 0.4 * losses[0]
+    assert torch.equal(model[2].bias, frozen)  # type: ignore[index]
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_the_average_follows_and_forgets_the_start() -> None:
+    model = net()
+    ema = Ema(model, decay=0.9)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.fill_(1.0)
+    for _ in range(200):
+        ema.update(model)
+    other = net(5)
+    ema.copy_to(other)
+    for p in other.parameters():
+        torch.testing.assert_close(p, torch.ones_like(p), atol=1e-4, rtol=0)
+    ema.update(model)
+    assert ema.updates == 201
+
+
+# ----------------------------------------------------------------------------------------------- what trainers share
+
+
+def test_the_clock_counts_work_and_no_pauses() -> None:
+    clock = RunningClock(minutes=1.0, device=torch.device("cpu"))
+    time.sleep(0.3)
+    clock.tick()
+    rested = clock.spent_s
+    began = time.process_time()
+    while time.process_time() - began < 0.1:
+        math.sqrt(2.0)
+    clock.tick()
+    assert rested < 0.1 and clock.spent_s - rested >= 0.09 / torch.get_num_threads()
+    assert not clock.over and clock.fraction == pytest.approx(clock.spent_s / 60.0)
+    clock.spent_s = 61.0
+    assert clock.over and clock.fraction == 1.0
+
+
+def test_the_clock_of_a_graphics_card_counts_a_stall_as_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    clock = RunningClock(minutes=1.0, device=torch.device("cuda"))
+    for passed in [1.0] * 6 + [100.0, 1.0]:
+        now[0] += passed
+        clock.tick()
+    assert clock.spent_s == pytest.approx(8.0)
+
+
+def trained(steps: int, store: Checkpoints | None = None) -> tuple[nn.Module, Ema, MuonAdamW]:
+    """Steps of the same lesson; with a store, the second half goes on from a checkpoint in fresh objects."""
+    model = net()
+    ema, optimiser = Ema(model), MuonAdamW(model, lr=1e-2)
+    for step in range(steps):
+        if store is not None and step == steps // 2:
+            store.save(model, ema, optimiser, steps=step, spent_s=1.5)
+            model = net(99)
+            ema, optimiser = Ema(model), MuonAdamW(model, lr=1e-2)
+            assert store.load(model, ema, optimiser) == {
+                "steps": step, "spent_s": 1.5, "optimiser_steps": step, "ema_updates": step,
+            }  # fmt: skip
+        x = torch.randn(8, 24, generator=torch.Generator().manual_seed(step))
+        (model(x) - x).pow(2).mean().backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        ema.update(model)
+    return model, ema, optimiser
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    whole, resumed = trained(8), trained(8, Checkpoints(tmp_path))
+    for mine, yours in zip(whole[0].parameters(), resumed[0].parameters(), strict=True):
+        assert torch.equal(mine, yours)
+    assert all(torch.equal(whole[1].shadow[n], resumed[1].shadow[n]) for n in whole[1].shadow)
+    assert not list(tmp_path.glob("*.part")) and not list(tmp_path.glob("*.pt"))
+
+
+def test_a_checkpoint_and_its_facts_cannot_come_apart(tmp_path: Path) -> None:
+    """Killed between two files, a trainer must not take the old clock for the new weights."""
+    store = Checkpoints(tmp_path)
+    model = net()
+    ema, optimiser = Ema(model), MuonAdamW(model)
+    assert store.load(model, ema, optimiser) is None
+    store.save(model, ema, optimiser, steps=7)
+    (tmp_path / "facts.json").write_text('{"steps": 3}')
+    facts = store.load(model, ema, optimiser)
+    assert facts is not None and facts["steps"] == 7
+
+
+def test_a_curve_is_a_table_and_a_picture(tmp_path: Path) -> None:
+    curve = Curve(tmp_path / "run" / "curve.csv")
+    curve.add(minutes=1.0, loss=0.5)
+    Curve(tmp_path / "run" / "curve.csv").add(
+        minutes=2.0, loss=0.25
+    )  # a resumed run goes on in the same table
+    assert (tmp_path / "run" / "curve.csv").read_text().split() == ["minutes,loss", "1,0.5", "2,0.25"]
+    curve.plot("loss", "loss")
+    assert (tmp_path / "run" / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+# ------------------------------------------------------------------------------------------------------- the data
+
+
+@pytest.mark.parametrize(
+    ("caption", "other"),
+    [
+        ("a robot on the left", "a robot on the right"),
+        ("Left to right", "right to left"),
+        ("camera pans leftwards", "camera pans rightwards"),
+        ("a bright light", "a bright light"),  # "right" inside of a word is no side
+    ],
+)
+def test_a_mirrored_clip_has_a_mirrored_caption(caption: str, other: str) -> None:
+    assert mirrored(caption) == other
+    assert mirrored(mirrored(caption)).lower() == caption.lower()
+
+
+def render(folder: Path, clips: int, shard: int = 0) -> Path:
+    """A shard in the renderer's form: soft gradients that move, one domain after the other."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(shard)
+    ramp = np.linspace(0, 1, 128)[None, None, :, None] * np.ones((16, 128, 1, 1))
+    frames = np.stack(
+        [
+            (
+                40 + 60 * rng.random(3) + 120 * np.roll(ramp, int(rng.integers(128)), axis=2) * rng.random(3)
+            ).astype(np.uint8)
+            for _ in range(clips)
+        ]
+    )
+    lines = []
+    for index in range(clips):
+        domain = DOMAINS[index % len(DOMAINS)]
+        lines.append(
+            {"domains": [domain], "captions": [CAPTIONS[domain], f"{CAPTIONS[domain]}, slow camera"]}
+        )
+    write_shard(folder, shard, frames, lines)
+    return folder
+
+
+def test_clips_are_cropped_mirrored_and_found_while_they_appear(tmp_path: Path) -> None:
+    clips = ClipSet([render(tmp_path, 3)])
+    crops = clips.crops(np.random.default_rng(0), 5, 64)
+    assert crops.shape == (5, 16, 64, 64, 3) and crops.dtype == np.uint8
+    assert np.array_equal(crops, clips.crops(np.random.default_rng(0), 5, 64))
+    render(tmp_path, 2, shard=1)
+    (tmp_path / "shard-00002.npy").write_bytes(b"half")  # without its lines a shard is not finished
+    assert clips.refresh() == 5 and len(clips.facts) == 5
+    assert clips.clip(4).shape == (16, 128, 128, 3)
+
+
+def test_large_models_are_cut_into_files_that_a_space_takes() -> None:
+    state = {f"layer-{i}": torch.zeros(1_000_000) for i in range(5)}  # 4 MB each
+    shards = _shards(state)
+    assert [len(shard) for shard in shards] == [2, 2, 1]
+    assert {name for shard in shards for name in shard} == set(state)
+
+
+# ------------------------------------------------------------------------------------- every trainer, from end to end
+
+
+def run(main: Callable[[], None], monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["trainer", *map(str, words)])
+    main()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_every_trainer_takes_its_steps_and_the_pack_they_make_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight clips, twenty steps, all six experts: nothing to look at, but every link of the chain."""
+    from moe_pipeline.pipeline import MoEVideoPipeline
+    from moe_pipeline.schema.request import SceneRequest
+    from moe_pipeline.testing import check_pack
+    from training import gate as gate_trainer
+    from training import pack as packer
+    from training import probe as probe_trainer
+
+    data, held, made = (
+        render(tmp_path / "data", 8),
+        render(tmp_path / "held", 6, shard=1),
+        tmp_path / "checkpoints",
+    )
+    run(autoencoder_trainer.main, monkeypatch, "--data", data, "--held", held, "--out", made / "autoencoder",
+        "--minutes", 0.05, "--batch", 2)  # fmt: skip
+    for source in (data, held):
+        run(
+            encode,
+            monkeypatch,
+            "--data",
+            source,
+            "--autoencoder",
+            made / "autoencoder",
+            "--out",
+            f"{source}-latents",
+        )
+    latents = LatentSet(Path(f"{data}-latents"))
+    assert len(latents) == 8 and len(LatentSet(Path(f"{data}-latents"), "avatar")) == 1
+    assert latents.item(0, 0, 0)[0].shape == (16, 4, 16, 16)
+
+    def denoise(role: str, out: str, steps: int, *more: object) -> dict[str, float]:
+        run(expert_trainer.main, monkeypatch, "--role", role, "--data", f"{data}-latents", "--held", f"{held}-latents",
+            "--out", made / out, "--batch", 2, "--samples", 2 * steps, *more)  # fmt: skip
+        return dict(json.loads((made / out / "summary.json").read_text()))
+
+    denoise("generalist", "generalist", 20, "--autoencoder", made / "autoencoder")
+    assert (made / "generalist" / "sheet.png").exists() and (made / "generalist" / "curve.png").exists()
+    first = load_file(made / "generalist" / "state.safetensors")
+    resumed = denoise("generalist", "generalist", 24)
+    assert resumed["samples"] == 48 and not torch.equal(
+        first["model.patch_out.weight"],
+        load_file(made / "generalist" / "state.safetensors")["model.patch_out.weight"],
+    )
+    start = ("--start", made / "generalist")
+    assert denoise("single", "single", 4, *start)["samples"] == 8
+    for domain in DOMAINS:
+        denoise("expert", f"expert-{domain}", 2, "--domain", domain, *start)
+    run(gate_trainer.main, monkeypatch, "--latents", f"{data}-latents", "--held", f"{held}-latents", "--experts", made,
+        "--out", made / "gate", "--steps", 20, "--clips", 8)  # fmt: skip
+    run(probe_trainer.main, monkeypatch, "--data", data, "--held", held, "--autoencoder", made / "autoencoder",
+        "--out", made / "probe")  # fmt: skip
+    run(
+        packer.main,
+        monkeypatch,
+        "--checkpoints",
+        made,
+        "--previews",
+        held,
+        "--out",
+        tmp_path / "pack",
+        "--version",
+        "0.0.1",
+    )
+    assert check_pack(tmp_path / "pack")
+    pipeline = MoEVideoPipeline.from_pack(tmp_path / "pack")
+    clip = pipeline.generate(SceneRequest(prompt="a robot in a city", steps=2, frames=8, width=64, height=64))
+    assert clip.frames.shape == (8, 64, 64, 3) and clip.record.pack.version == "0.0.1"
+
+
+def test_a_learning_rate_warms_up_and_falls_to_nothing() -> None:
+    for role, end in (("generalist", 1e-3), ("expert", 0.0), ("single", 0.0)):
+        options = argparse.Namespace(role=role, lr=1e-3)
+        assert expert_trainer.learning_rate(options, 0, 0.0) < 1e-4
+        assert expert_trainer.learning_rate(options, 100, 1.0) == pytest.approx(end)

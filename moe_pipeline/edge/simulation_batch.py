@@ -188,10 +188,10 @@ class Ledger:
         """Stations that died since the last time lose their queue and what lay in their memory."""
         down = self.traffic.down[self.source]
         begun, now = down[..., 0], t[:, None, None]
-        died: Mask = ((begun > self.last_t[:, None, None]) | (self.tick[:, None, None] < 0)) & (begun <= now)
+        died = ((begun > self.last_t[:, None, None]) | (self.tick[:, None, None] < 0)) & (begun <= now)
         if died.any():
             until = np.where(died, down[..., 1], 0.0).max(axis=2)
-            hit = died.any(axis=2)
+            hit: Mask = np.any(died, axis=2)
             self.free = np.where(hit, until, self.free)
             self.resident &= ~hit[..., None]
 

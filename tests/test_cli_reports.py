@@ -146,6 +146,7 @@ def test_bench_measures_and_writes_its_figures(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_case_study_writes_its_report(
     random_pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -163,6 +164,7 @@ def test_case_study_writes_its_report(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_cold_run_is_a_process_of_its_own(random_pack: Path) -> None:
     from moe_pipeline.studies.bench import cold_run
 

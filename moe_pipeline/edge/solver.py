@@ -197,6 +197,8 @@ def _run(model: cp_model.CpModel) -> tuple[str, Any]:
     solver.parameters.num_workers = 1
     solver.parameters.random_seed = SEED
     solver.parameters.max_deterministic_time = DETERMINISTIC_LIMIT
+    # Its own handler would leave SIGINT at the default action, and the next Ctrl-C would kill the process.
+    solver.parameters.catch_sigint_signal = False
     status = solver.solve(model)
     name = solver.status_name(status)
     return name, (solver.value if status in (cp_model.OPTIMAL, cp_model.FEASIBLE) else None)

@@ -4,4 +4,4 @@
 set -eu
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1
-exec "${PYTHON:-.venv/bin/python}" -m training.placement_study theory --requests 20000 --seeds 8
+exec "${PYTHON:-.venv/bin/python}" -m training.placement_study theory --requests 8000 --seeds 8

@@ -165,7 +165,7 @@ def test_the_shipped_policy_beats_greedy_on_held_out_traffic() -> None:
     deployment = deployment_of("object-transfer", load_profiles())
     gains = []
     for seed in (500_100, 500_101, 500_102):
-        rate = offered_rate(deployment, 0.8)
+        rate = offered_rate(deployment, 0.9)
         traffic = draw_traffic(deployment, 250, [seed], rate_per_s=rate)
         channel = channel_for(deployment, seed)
         value = {

@@ -262,3 +262,27 @@ def test_every_default_metric_has_a_value_or_a_reason(gallery):
     for clip in evaluate([gallery], workers=1).clips:
         if clip.metrics is not None:
             assert set(clip.metrics.values) | set(clip.metrics.skipped) == set(DEFAULT_METRICS)
+
+
+def test_a_surprise_in_one_clip_does_not_end_the_others(gallery, monkeypatch):
+    real = engine.measure
+
+    def surprised(frames, fps, **options):
+        if len(frames) == 4:
+            raise ZeroDivisionError("a bug")
+        return real(frames, fps, **options)
+
+    monkeypatch.setattr(engine, "measure", surprised)
+    report = evaluate([gallery / "frames", gallery / "disc.mp4"], workers=1, names=["loop_closure"])
+    assert "ZeroDivisionError" in report.clips[0].error and report.clips[0].error_code == "unexpected"
+    assert report.summary["loop_closure"].measured == 1
+
+
+def test_clips_of_one_name_in_two_folders_are_told_apart(gallery, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "broken.mp4").write_text("x")
+    paths = [tmp_path / "a" / "broken.mp4", tmp_path / "b" / "broken.mp4", gallery / "disc.mp4"]
+    report = evaluate(paths, workers=1, names=["loop_closure"])
+    assert len({clip.name for clip in report.clips}) == 3
+    assert len(report.summary["loop_closure"].missing) == 2

@@ -251,8 +251,9 @@ def test_normalisation_is_that_of_the_networks():
 def test_dino_positions_keep_the_trained_grid_and_follow_a_ramp():
     ramp = torch.arange(14.0)[:, None].expand(14, 14).reshape(1, 196, 1)
     positions = torch.cat([torch.full((1, 1, 1), 9.0), ramp], dim=1)
-    assert networks.dino_positions(positions, 14, 14) is positions
-    other = networks.dino_positions(positions, 14, 24)
+    assert networks.dino_positions(positions, 224, 224, 16) is positions
+    assert networks.dino_positions(positions, 224, 230, 16) is not positions  # same grid, yet not square
+    other = networks.dino_positions(positions, 224, 388, 16)
     assert other.shape == (1, 1 + 14 * 24, 1) and other[0, 0, 0] == 9.0
     rows = other[0, 1:, 0].view(14, 24)
     assert torch.allclose(rows[1:-1], torch.arange(1.0, 13.0)[:, None].expand(12, 24), atol=0.2)

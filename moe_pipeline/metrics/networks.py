@@ -106,19 +106,20 @@ def _dino(folder: Path) -> Any:
             module.eps = 1e-6  # DINO's own; the hub's conversion says 1e-12
     embeddings = network.embeddings
     embeddings.interpolate_pos_encoding = lambda tokens, height, width: dino_positions(
-        embeddings.position_embeddings, height // embeddings.patch_size, width // embeddings.patch_size
+        embeddings.position_embeddings, height, width, embeddings.patch_size
     )
     return network.eval().requires_grad_(False).to(_device())
 
 
-def dino_positions(positions: Tensor, rows: int, columns: int) -> Tensor:
-    """Position embeddings 1 x (1 + n n) x C for another grid, as DINO's `interpolate_pos_encoding` makes them.
+def dino_positions(positions: Tensor, height: int, width: int, patch: int) -> Tensor:
+    """Position embeddings 1 x (1 + n n) x C for an image, as DINO's `interpolate_pos_encoding` makes them.
 
     DINO gives `interpolate` a scale with 0.1 added to each side against rounding, and the scale shifts the sampling
-    points a little; the published features contain that.
+    points a little; the published features contain that. Only square images of the trained size keep the embeddings.
     """
     side = math.isqrt(positions.shape[1] - 1)
-    if (rows, columns) == (side, side):
+    rows, columns = height // patch, width // patch
+    if rows * columns == side * side and height == width:
         return positions
     grid = positions[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
     scale = ((rows + 0.1) / side, (columns + 0.1) / side)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -104,7 +105,16 @@ def find_clips(paths: Sequence[str | os.PathLike[str]], rule: PromptRule) -> lis
             f"There is no clip in {named}.",
             "Clips end in " + ", ".join(VIDEO_SUFFIXES) + "; a folder of numbered images is a clip too.",
         )
-    return list(found.values())
+    return _with_distinct_names(list(found.values()))
+
+
+def _with_distinct_names(clips: list[ClipEvaluation]) -> list[ClipEvaluation]:
+    """Clips of one name in different folders are named by their paths, so that no table mixes them up."""
+    names = Counter(clip.name for clip in clips)
+    for clip in clips:
+        if names[clip.name] > 1:
+            clip.name = clip.path
+    return clips
 
 
 def _expand(path: Path) -> Iterator[Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -156,6 +157,12 @@ def evaluate_clip(source: ClipEvaluation, settings: Settings) -> ClipEvaluation:
     except MemoryError:
         result.error = f"{source.name} does not fit into memory. Limit the frames, or scale it down."
         result.error_code = "out_of_memory"
+    except Exception as error:  # the border of a worker: one clip's surprise must not end the others
+        logging.getLogger(__name__).exception("measuring %s failed", source.path)
+        result.error = (
+            f"{source.name} could not be measured ({type(error).__name__}). The log has the details."
+        )
+        result.error_code = "unexpected"
     return result
 
 

@@ -41,7 +41,7 @@ def _failed(event: Event) -> None:
         raise gr.Error(event.message, print_exception=False)
 
 
-def publish(handlers: StudioHandlers, concurrency_id: str) -> None:
+def publish(handlers: StudioHandlers, concurrency_id: str, at_once: int) -> None:
     """Attach the endpoints to the Blocks that is being built."""
     defaults = handlers.pipeline.manifest.defaults
     count = len(handlers.pipeline.manifest.experts)
@@ -73,7 +73,7 @@ def publish(handlers: StudioHandlers, concurrency_id: str) -> None:
         """
         request = _request(prompt=prompt, seed=seed, steps=steps, guidance=guidance, top_k=top_k, mode=mode,
                            scenario=scenario, objective=objective)  # fmt: skip
-        control, folder = RunControl(), handlers.runs.new_run()
+        control, folder = RunControl(), handlers.new_folder()
         done: list[Finished] = []
 
         def take(event: Event) -> None:
@@ -116,7 +116,7 @@ def publish(handlers: StudioHandlers, concurrency_id: str) -> None:
             Both records, and the addresses of the clips below the server's root.
         """
         request = _request(prompt=prompt, seed=seed, steps=steps, guidance=guidance, top_k=top_k)
-        control, folder = RunControl(), handlers.runs.new_run()
+        control, folder = RunControl(), handlers.new_folder()
         runs: dict[str, Any] = {}
 
         def take(item: tuple[str, Event]) -> None:
@@ -162,6 +162,7 @@ def publish(handlers: StudioHandlers, concurrency_id: str) -> None:
             raise gr.Error(error.sentence(), print_exception=False) from error
         return {name: part.model_dump(mode="json") for name, part in parts.items()}
 
-    gr.api(generate, api_name="generate", concurrency_id=concurrency_id)
-    gr.api(compare, api_name="compare", concurrency_id=concurrency_id)
+    limit: dict[str, Any] = {"concurrency_id": concurrency_id, "concurrency_limit": at_once}
+    gr.api(generate, api_name="generate", **limit)
+    gr.api(compare, api_name="compare", **limit)
     gr.api(plan, api_name="plan", concurrency_limit=8)

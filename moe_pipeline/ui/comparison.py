@@ -26,6 +26,7 @@ def empty_comparison() -> View:
         "error": "",
         "sides": {mode: dict(side) for mode in MODES},
         "rows": [],
+        "seconds": 2.0,  # length of a clip: how fast its preview is cycled
     }
 
 
@@ -37,11 +38,11 @@ def comparison_started(view: View, headline: str, state: str = "waiting") -> Vie
     return {**view, "state": state, "headline": headline, "error": "", "sides": sides}
 
 
-def comparison_step(view: View, mode: str, step: Step, seconds: float) -> View:
+def comparison_step(view: View, mode: str, step: Step) -> View:
     """Progress of one of the two runs."""
     side = {**view["sides"][mode], "text": f"step {step.index + 1} of {step.total}"}
     if step.preview is not None:
-        side["preview"] = preview_strip(step.preview, seconds)
+        side["preview"] = preview_strip(step.preview, view["seconds"])
     headline = f"{TITLES[mode].capitalize()}: step {step.index + 1} of {step.total}"
     return {**view, "state": "running", "headline": headline, "sides": {**view["sides"], mode: side}}
 

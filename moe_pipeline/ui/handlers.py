@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from moe_pipeline.interfaces import Cancelled, Event, Failed, Finished, RunControl, Step
+from moe_pipeline.interfaces import Accepted, Cancelled, Event, Failed, Finished, RunControl, Step
 from moe_pipeline.pipeline import MoEVideoPipeline
 from moe_pipeline.runs import RunStore
 from moe_pipeline.schema.errors import MoEverseError
@@ -81,6 +81,13 @@ class StudioHandlers:
         self.turns = Turns()
         self.desks = Desks(first_view(scene))
 
+    def warm_up(self, prompt: str) -> None:
+        """Load what the first plan, gate and placement need, so that the first visitor does not wait for it."""
+        try:
+            self.pipeline.place(SceneRequest.parse(prompt=prompt))
+        except MoEverseError as error:
+            log.warning("warm-up: %s", error.sentence())  # the page will say it, too
+
     # ── generate ─────────────────────────────────────────────────────────────────────────────────────────
 
     def generate(
@@ -103,7 +110,7 @@ class StudioHandlers:
         control = RunControl()
         try:
             scene_request = ask(prompt, seed, steps, guidance, top_k, mode, scenario, objective)
-            folder = self._new_folder()
+            folder = self.new_folder()
         except MoEverseError as error:
             desk.view = refused(desk.view, error.sentence())
             yield (seed, *desk.view.panels())
@@ -139,7 +146,8 @@ class StudioHandlers:
         if desk.run is not None:
             desk.run.cancel()
 
-    def _new_folder(self) -> Path:
+    def new_folder(self) -> Path:
+        """A fresh folder for a run's files; folders that have expired go first."""
         self.runs.expire()
         return self.runs.new_run()
 
@@ -255,7 +263,7 @@ class StudioHandlers:
         """The Edge tab's picker: passes the choice on to the page's one scenario control."""
         wanted = str(getattr(event, "id", ""))
         desk = self.desks.of(request.session_hash)
-        if wanted not in {scenario.id for scenario in self.scene.scenarios}:
+        if desk.busy or wanted not in {scenario.id for scenario in self.scene.scenarios}:
             return gr.skip()
         desk.killed = frozenset()  # devices of another deployment
         return wanted
@@ -306,7 +314,7 @@ class StudioHandlers:
         control = RunControl()
         try:
             scene_request = ask(prompt, seed, steps, guidance, top_k, mode, scenario, objective)
-            folder = self._new_folder()
+            folder = self.new_folder()
         except MoEverseError as error:
             desk.comparison = {**desk.comparison, "error": error.sentence(), "state": "failed"}
             yield desk.comparison, gr.skip()
@@ -343,9 +351,10 @@ class StudioHandlers:
             return {**view, "state": "failed", "headline": "Not compared.", "error": item.sentence}
         mode, event = item
         match event:
+            case Accepted(request=request):
+                return {**view, "state": "running", "seconds": request.frames / request.fps}
             case Step():
-                seconds = 2.0
-                return comparison_step(view, mode, event, seconds)
+                return comparison_step(view, mode, event)
             case Finished(clip=clip):
                 records[mode] = clip.record
                 return comparison_clip(view, mode, clip.record, clip.path or folder / f"{mode}.mp4")

@@ -167,9 +167,7 @@ def test_estimated_and_measured_never_share_a_chart() -> None:
     record = sample_record()
     measured = measured_timeline(record)
     assert sum(1 for entry in measured if entry["kind"] == "step") == len(record.timing.steps)
-    assert all(
-        a["end_ms"] == pytest.approx(b["start_ms"]) for a, b in itertools.pairwise(measured)
-    )
+    assert all(a["end_ms"] == pytest.approx(b["start_ms"]) for a, b in itertools.pairwise(measured))
 
 
 def test_map_has_every_node_and_marks_the_links_in_use() -> None:
@@ -208,7 +206,7 @@ def test_comparison_keeps_the_last_pair_until_the_new_one_is_there() -> None:
     again = comparison_started(view, "Starting")
     assert again["sides"]["moe"]["clip"] == view["sides"]["moe"]["clip"]
     step = next(e for e in sample_events(CLIP) if e.kind == "step")
-    forming = comparison_step(again, "moe", step, 2.0)
+    forming = comparison_step(again, "moe", step)
     assert forming["sides"]["moe"]["preview"] and not forming["sides"]["single"]["preview"]
 
 

@@ -52,17 +52,15 @@ MoE.views.metrics = (root) => {
       item.series.length > 1 ? plot(item) : null);
   }
 
-  function tick() {
+  MoE.loop(15, () => {
     const video = MoE.clip.video;
     if (video && video.duration && cursors.length && root.offsetParent !== null) {
       const frame = (video.currentTime / video.duration) * Math.max(1, total);
       for (const move of cursors) move(frame);
     }
-    requestAnimationFrame(tick);
-  }
+  });
   let total = 1;
   let seen = "";
-  requestAnimationFrame(tick);
 
   return (value) => {
     const key = JSON.stringify(value);

@@ -19,6 +19,16 @@ window.MoE = (() => {
 
   const reducedMotion = () => window.matchMedia("(prefers-reduced-motion: reduce)").matches;
 
+  // Calls `draw` before a repaint, at most `rate` times a second: a page left open should cost next to nothing.
+  function loop(rate, draw) {
+    let last = 0;
+    const frame = (now) => {
+      if (now - last >= 1000 / rate) { last = now; draw(now); }
+      requestAnimationFrame(frame);
+    };
+    requestAnimationFrame(frame);
+  }
+
   const format = {
     ms(value) {
       if (value === null || value === undefined) return "–";
@@ -70,7 +80,7 @@ window.MoE = (() => {
       this.frames = [];
       this.seconds = 2;
       this.shown = null;
-      this.frame = null;
+      loop(20, (now) => this.tick(now));
     }
     show(preview) {
       if (!preview) return this.stop();
@@ -85,13 +95,12 @@ window.MoE = (() => {
         this.canvas.width = this.frames[0].width;
         this.canvas.height = this.frames[0].height;
         this.canvas.dataset.ready = "true";
-        if (this.frame === null) this.tick(performance.now());
       };
       image.src = preview.sheet;
     }
     tick(now) {
       const count = this.frames.length;
-      if (!count || !this.canvas.isConnected) { this.frame = null; return; }
+      if (!count) return;
       const context = this.canvas.getContext("2d");
       const position = reducedMotion() ? 0 : ((now / 1000 / this.seconds) % 1) * count;
       const index = Math.floor(position);
@@ -99,11 +108,8 @@ window.MoE = (() => {
       context.drawImage(this.frames[index], 0, 0);
       context.globalAlpha = position - index;
       context.drawImage(this.frames[(index + 1) % count], 0, 0);
-      this.frame = requestAnimationFrame((time) => this.tick(time));
     }
     stop() {
-      if (this.frame !== null) cancelAnimationFrame(this.frame);
-      this.frame = null;
       this.frames = [];
       this.shown = null;
       delete this.canvas.dataset.ready;
@@ -144,7 +150,7 @@ window.MoE = (() => {
     range.addEventListener("change", () => { held = false; });
     leader.addEventListener("play", paint);
     leader.addEventListener("pause", paint);
-    const tick = () => {
+    loop(15, () => {
       if (leader.duration) {
         if (!held) range.value = Math.round((leader.currentTime / leader.duration) * 1000);
         time.textContent = `${leader.currentTime.toFixed(1)} / ${leader.duration.toFixed(1)} s`;
@@ -154,9 +160,7 @@ window.MoE = (() => {
         if (Math.abs(node.currentTime - leader.currentTime) > 0.06) node.currentTime = leader.currentTime;
         if (node.paused !== leader.paused) leader.paused ? node.pause() : play(node);
       }
-      requestAnimationFrame(tick);
-    };
-    requestAnimationFrame(tick);
+    });
     return el("div", { class: "mv-transport" }, button, range, time);
   }
 
@@ -169,5 +173,5 @@ window.MoE = (() => {
 
   const swatch = (colour) => el("span", { class: "mv-swatch", style: { "--c": colour }, "aria-hidden": "true" });
 
-  return { views, mount, el, svg, format, reducedMotion, PreviewPlayer, video, play, transport, swatch, clip: { video: null } };
+  return { views, mount, loop, el, svg, format, reducedMotion, PreviewPlayer, video, play, transport, swatch, clip: { video: null } };
 })();

@@ -1,6 +1,6 @@
 // The stage: the clip forms, and then plays, in one and the same slot.
 MoE.views.stage = (root) => {
-  const { el, format } = MoE;
+  const { el } = MoE;
   const canvas = el("canvas", { class: "mv-preview", "aria-hidden": "true" });
   const preview = new MoE.PreviewPlayer(canvas);
   const clip = MoE.video("The generated clip, looping");
@@ -45,8 +45,17 @@ MoE.views.stage = (root) => {
     clock.textContent = left > 50 ? `about ${(left / 1000).toFixed(1)} s left` : "nearly there";
   }, 100);
 
+  // On a phone the slot lies below the controls: bring it into sight when a run begins.
+  function intoSight() {
+    if (slot.getBoundingClientRect().top > window.innerHeight * 0.7)
+      slot.scrollIntoView({ behavior: MoE.reducedMotion() ? "auto" : "smooth", block: "center" });
+  }
+  let wasBusy = false;
+
   return (value) => {
     const busy = value.state === "waiting" || value.state === "running";
+    if (busy && !wasBusy) intoSight();
+    wasBusy = busy;
     document.documentElement.dataset.moeRun = busy ? "busy" : "still";
     root.dataset.state = value.state;
     root.dataset.preview = value.preview ? "yes" : "no";

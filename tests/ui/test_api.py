@@ -1,0 +1,88 @@
+"""The endpoints a program may call: named, typed, and the page's own handlers among them not."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+
+import pytest
+
+from tests.ui.studio import Served
+
+
+@pytest.fixture(scope="module")
+def client(served: Served):
+    from gradio_client import Client
+
+    return Client(served.url, verbose=False)
+
+
+def fetch(served: Served, path: str) -> bytes:
+    with urllib.request.urlopen(served.url.rstrip("/") + path, timeout=10) as answer:
+        return answer.read()
+
+
+def test_only_the_three_endpoints_are_public(client) -> None:
+    info = client.view_api(return_format="dict")
+    assert set(info["named_endpoints"]) == {"/generate", "/compare", "/plan"}
+    names = [p["parameter_name"] for p in info["named_endpoints"]["/generate"]["parameters"]]
+    assert names[:3] == ["prompt", "seed", "steps"]
+
+
+def test_generate_returns_the_record_and_files_that_can_be_fetched(client, served: Served) -> None:
+    result = client.predict("a red cube", seed=3, steps=2, api_name="/generate")
+    assert result["record"]["request"]["seed"] == 3
+    assert abs(sum(result["record"]["gate"]["weights"].values()) - 1) < 1e-6
+    clip = fetch(served, result["files"]["clip"])
+    assert clip[4:8] == b"ftyp"
+    assert json.loads(fetch(served, result["files"]["record"])) == result["record"]
+
+
+def test_compare_uses_one_seed_for_both(client, served: Served) -> None:
+    result = client.predict("a red cube", seed=5, steps=2, api_name="/compare")
+    assert {run["request"]["mode"] for run in result["runs"].values()} == {"moe", "single"}
+    assert {run["request"]["seed"] for run in result["runs"].values()} == {5}
+    for address in result["files"].values():
+        assert fetch(served, address)
+
+
+def test_plan_answers_without_making_a_clip(client, served: Served) -> None:
+    before = set(served.runs.iterdir())
+    result = client.predict("an avatar dancing in a neon city street", api_name="/plan")
+    assert [part["role"] for part in result["plan"]["subtasks"]]
+    for assignment in result["placement"]["assignments"]:
+        parts = assignment["estimated_ms"]
+        assert parts["compute"] + parts["network"] == pytest.approx(parts["total"], abs=1e-3)
+    assert set(served.runs.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ({"prompt": " "}, "prompt is empty"),
+        ({"prompt": "a cube", "steps": 0}, "steps"),
+        ({"prompt": "a cube", "steps": 10_000}, "steps must be 1 to"),
+        ({"prompt": "a cube", "top_k": 99}, "top_k"),
+        ({"prompt": "a cube", "scenario": "moon"}, "There is no scenario 'moon'"),
+    ],
+)
+def test_bad_calls_get_one_sentence(client, call: dict, words: str) -> None:
+    from gradio_client.exceptions import AppError
+
+    with pytest.raises(AppError) as refusal:
+        client.predict(**call, api_name="/generate")
+    assert words in str(refusal.value)
+    assert "Traceback" not in str(refusal.value) and "\n" not in str(refusal.value).strip()
+
+
+def test_files_outside_the_runs_are_not_served(served: Served) -> None:
+    for path in (
+        "/etc/passwd",
+        str(served.runs.parent / "secret.txt"),
+        str(served.runs / ".." / "secret.txt"),
+    ):
+        (served.runs.parent / "secret.txt").write_text("secret")
+        with pytest.raises(urllib.error.HTTPError) as refusal:
+            fetch(served, f"/gradio_api/file={path}")
+        assert refusal.value.code in (403, 404)

@@ -1,0 +1,285 @@
+"""The page in a real browser: the main job and what a visitor may do to it.
+
+Every visitor's requests are checked for their host, and console errors fail the test (see `conftest.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from moe_pipeline.video import read_metadata
+from tests.ui.studio import PHONE, Served, Watched, generate, set_steps, state
+
+pytestmark = pytest.mark.timeout(400)  # seconds of work on quiet cores; a busy machine is slow, not broken
+Visit = Callable[..., Watched]
+STEPS = 6
+
+
+def weights(page) -> list[list[float]]:
+    """Gate weights as drawn: steps x experts."""
+    return page.evaluate(
+        "[...document.querySelectorAll('.mv-gate .mv-column')].map(c => [...c.children].map(s => +s.dataset.weight))"
+    )
+
+
+def working() -> bool:
+    """Is a run's thread at work?"""
+    return any(thread.name == "moeverse-run" for thread in threading.enumerate())
+
+
+def wait_until_idle(seconds: float = 20) -> float:
+    began = time.monotonic()
+    while working():
+        assert time.monotonic() - began < seconds, "the work did not stop"
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def clips(served: Served) -> set[Path]:
+    return set(served.runs.glob("*/clip.mp4"))
+
+
+def test_from_prompt_to_clip(visit: Visit, served: Served) -> None:
+    page = visit().open(served)
+    before = weights(page)
+    page.fill("#prompt textarea", "a ringed planet among the stars in outer space")
+    page.wait_for_function("document.querySelector('.mv-plan mark')?.textContent.includes('planet')")
+    page.wait_for_function(
+        f"JSON.stringify({json.dumps(before)}) !== JSON.stringify([...document.querySelectorAll("
+        "'.mv-gate .mv-column')].map(c => [...c.children].map(s => +s.dataset.weight)))"
+    )
+    assert all(abs(sum(step) - 1) < 0.01 for step in weights(page))
+    set_steps(page, STEPS)
+
+    page.click("#generate")
+    page.wait_for_selector("#stop")
+    state(page, "done")
+    assert page.locator("#generate").is_visible() and not page.locator("#stop").is_visible()
+    assert page.locator(".mv-gate .mv-todo").count() == 0
+    seen = page.evaluate("window.seen")
+    assert seen["states"][0] == "idle" and seen["states"][-2:] == ["running", "done"]
+    assert any(line.startswith("Step ") and line.endswith(f"of {STEPS}") for line in seen["headlines"])
+    assert seen["previews"] > 0, "no preview was drawn in the slot of the clip"
+
+    page.wait_for_function(
+        "(() => { const v = document.querySelector('.mv-stage video');"
+        " return v.videoWidth > 0 && !v.paused && v.currentTime > 0.1; })()"
+    )
+    first = page.evaluate("document.querySelector('.mv-stage video').currentTime")
+    page.wait_for_function(f"document.querySelector('.mv-stage video').currentTime !== {first}")
+
+    flicker = page.locator('[data-metric="temporal_flickering"]')
+    assert 0 <= float(flicker.locator(".mv-value b").inner_text()) <= 1
+    assert "higher is better" in flicker.inner_text()
+    assert page.locator('[data-metric="warping_error"] .mv-words').first.inner_text()
+    # The cursor of a metric follows the clip that plays.
+    where = "document.querySelector('[data-metric=\"temporal_flickering\"] .mv-cursor').getAttribute('x1')"
+    page.evaluate(
+        "(() => { const v = document.querySelector('.mv-stage video'); v.pause(); v.currentTime = 0.1; })()"
+    )
+    page.wait_for_timeout(150)
+    early = float(page.evaluate(where))
+    page.evaluate("document.querySelector('.mv-stage video').currentTime = 1.5")
+    page.wait_for_function(f"parseFloat({where}) > {early} + 40")
+
+    page.get_by_role("tab", name="Details").click()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download clip.mp4").click()
+    record = json.loads(read_metadata(download.value.path())["comment"])
+    assert record["request"]["prompt"].startswith("a ringed planet") and record["request"]["steps"] == STEPS
+    page.get_by_text("The whole record").click()
+    page.wait_for_function("document.querySelector('.mv-record').textContent.includes('schema_version')")
+
+
+def test_mixture_and_single_model_play_in_step(visit: Visit, served: Served) -> None:
+    page = visit().open(served)
+    set_steps(page, STEPS)
+    page.get_by_role("tab", name="Compare").click()
+    page.click("#compare")
+    page.wait_for_selector('.mv-comparison[data-state="done"]')
+    pair = "[...document.querySelectorAll('.mv-comparison video')]"
+    page.wait_for_function(
+        f"{pair}.length === 2 && {pair}.every(v => v.videoWidth > 0 && v.currentTime > 0.3)"
+    )
+    apart = [page.evaluate(f"(() => {{ const [a, b] = {pair}; return Math.abs(a.currentTime - b.currentTime); }})()")
+             for _ in range(5)]  # fmt: skip
+    assert sorted(apart)[2] < 0.2
+    page.get_by_role("button", name="Pause both clips").click()
+    page.wait_for_function(f"{pair}.every(v => v.paused)")
+    rows = page.locator(".mv-comparison tbody tr")
+    assert rows.count() >= 4 and "Time, measured" in rows.last.inner_text()
+    page.wait_for_selector("#radar .js-plotly-plot .scatterlayer path")
+    page.get_by_role("button", name="Wipe").click()
+    assert page.locator(".mv-wipe").is_visible()
+    record = json.loads(next(served.runs.glob("*/moe.mp4")).with_name("record.json").read_text())
+    assert record["runs"]["moe"]["request"]["seed"] == record["runs"]["single"]["request"]["seed"]
+
+
+def test_stop_keeps_the_last_clip_and_ends_the_work(visit: Visit, served: Served) -> None:
+    page = visit().open(served)
+    set_steps(page, 2)
+    generate(page)
+    last = page.evaluate("document.querySelector('.mv-stage video').src")
+    set_steps(page, 40)
+    made = clips(served)
+    page.click("#generate")
+    page.wait_for_selector('.mv-stage[data-state="running"][data-preview="yes"]')
+    began = time.monotonic()
+    page.click("#stop")
+    state(page, "stopped")
+    assert time.monotonic() - began < 5
+    assert page.locator(".mv-stage .mv-status").inner_text().startswith("Stopped")
+    assert page.locator("#generate").is_visible()
+    assert page.evaluate("document.querySelector('.mv-stage video').src") == last
+    wait_until_idle()
+    assert clips(served) == made
+
+
+def test_closing_the_page_stops_the_work(visit: Visit, served: Served) -> None:
+    page = visit().open(served)
+    set_steps(page, 40)
+    made = clips(served)
+    page.click("#generate")
+    page.wait_for_selector('.mv-stage[data-state="running"][data-preview="yes"]')
+    assert working()
+    page.close()
+    wait_until_idle()
+    assert clips(served) == made
+
+
+def test_two_visitors_do_not_see_each_other(visit: Visit, served: Served) -> None:
+    one, two = visit(), visit()
+    page, other = one.open(served), two.open(served)
+    set_steps(page, 40)
+    set_steps(other, 2)
+    page.fill("#prompt textarea", "green hills in the fog")
+    page.wait_for_function("document.querySelector('.mv-plan').textContent.includes('green hills')")
+    page.click("#generate")
+    page.wait_for_selector('.mv-stage[data-state="running"]')
+    assert "green hills" not in other.locator("body").inner_text()
+    assert other.get_attribute(".mv-stage", "data-state") == "idle"
+    # The second visitor waits for the first one's run, is told so, and then gets a clip of their own.
+    other.click("#generate")
+    other.wait_for_function(
+        "document.querySelector('.mv-stage .mv-status').textContent.startsWith('Waiting: 1 run')"
+    )
+    page.click("#stop")
+    state(page, "stopped")
+    state(other, "done")
+    assert page.get_attribute(".mv-stage", "data-state") == "stopped"
+    assert page.get_attribute(".mv-stage", "data-clip") == "no"
+    # A device that one visitor kills is alive for the other.
+    page.get_by_role("tab", name="Edge").click()
+    page.locator(".mv-kill").first.click()
+    page.wait_for_selector(".mv-killed")
+    other.get_by_role("tab", name="Edge").click()
+    other.wait_for_selector(".mv-node")
+    assert other.locator(".mv-killed").count() == 0
+
+
+def test_the_edge_replans_while_you_look_and_while_a_run_goes_on(visit: Visit, served: Served) -> None:
+    page = visit().open(served)
+    page.get_by_role("tab", name="Edge").click()
+    page.wait_for_selector(".mv-node")
+    outcome = page.locator(".mv-outcome")
+    nominal = outcome.inner_text()
+    page.locator('.mv-knob input[type="range"]').fill("-1.5")
+    page.wait_for_selector(".mv-replanned")
+    assert outcome.inner_text() != nominal
+    page.get_by_role("button", name="Restore all").click()
+    page.wait_for_function(
+        f"document.querySelector('.mv-outcome').innerText.startsWith({json.dumps(nominal[:20])})"
+    )
+    page.locator('[data-scenario="vehicle-convoy"]').click()
+    page.wait_for_selector('[data-scenario="vehicle-convoy"][aria-checked="true"]')
+    page.wait_for_function("document.querySelector('.mv-devices .mv-total').textContent.includes('Convoy')")
+    assert page.locator('.mv-gantt [class*="mv-kind-"]').count() > 3
+
+    set_steps(page, 30)
+    page.click("#generate")
+    page.wait_for_selector('.mv-stage[data-state="running"][data-preview="yes"]')
+    busy = page.locator(".mv-node:not(.mv-user):not(.mv-idle)").first
+    device = busy.get_attribute("data-node")
+    busy.locator(".mv-kill").click()
+    page.wait_for_selector(f'.mv-killed[data-node="{device}"]')
+    page.wait_for_function(
+        "document.querySelector('.mv-stage .mv-note').textContent.includes('Re-planned while running')"
+    )
+    assert page.get_attribute(".mv-stage", "data-state") == "running"
+    page.click("#stop")
+    state(page, "stopped")
+
+
+def test_typed_text_is_shown_never_executed(visit: Visit, served: Served) -> None:
+    evil = "a city ${window.pwned=1} {{constructor}} <img src=x onerror='window.pwned=2'> `${window.pwned=3}`"
+    page = visit().open(served)
+    set_steps(page, 2)
+    page.fill("#prompt textarea", evil)
+    page.wait_for_function(
+        "document.querySelector('.mv-plan .mv-prompt').textContent.includes('constructor')"
+    )
+    generate(page)
+    page.get_by_role("tab", name="Details").click()
+    page.wait_for_function("document.querySelector('.mv-details .mv-facts').textContent.includes('onerror')")
+    assert page.evaluate("window.pwned") is None
+    assert page.locator(".mv-root img").count() == 0
+    assert evil in page.locator(".mv-details dd").first.inner_text()
+
+
+def test_a_bad_prompt_is_one_sentence_and_nothing_is_lost(visit: Visit, served: Served) -> None:
+    page = visit().open(served)
+    set_steps(page, 2)
+    generate(page)
+    clip = page.evaluate("document.querySelector('.mv-stage video').src")
+    for prompt, words in (("   ", "prompt is empty"), ("x" * 1200, "1200 characters")):
+        page.fill("#prompt textarea", prompt)
+        page.click("#generate")
+        page.wait_for_function(
+            f"document.querySelector('.mv-stage .mv-error').textContent.includes({json.dumps(words)})",
+        )
+        assert page.locator(".mv-stage .mv-error").is_visible()
+        assert page.evaluate("document.querySelector('.mv-stage video').src") == clip
+        assert page.input_value("#prompt textarea") == prompt
+        assert "Traceback" not in page.locator("body").inner_text()
+
+
+def test_a_phone_shows_everything_without_sideways_scrolling(visit: Visit, served: Served) -> None:
+    page = visit(viewport=PHONE, reduced_motion="reduce", is_mobile=True, has_touch=True).open(
+        served, "?__theme=dark"
+    )
+    set_steps(page, 2)
+    generate(page)
+    # Reduced motion: nothing plays by itself, the button does.
+    assert page.evaluate("document.querySelector('.mv-stage video').paused")
+    page.get_by_role("button", name="Play the clip").click()
+    page.wait_for_function("document.querySelector('.mv-stage video').currentTime > 0")
+    for tab in ("Metrics", "Compare", "Edge", "Details"):
+        page.get_by_role("tab", name=tab).click()
+        page.wait_for_timeout(200)
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], tab
+    small = page.evaluate(
+        "[...document.querySelectorAll('button, a.mv-download')].filter(b => b.offsetParent"
+        " && (b.offsetWidth < 24 || b.offsetHeight < 24)).map(b => b.outerHTML.slice(0, 120))"
+    )
+    assert small == []
+
+
+def test_a_screen_reader_hears_the_run_and_finds_every_control(visit: Visit, served: Served) -> None:
+    page = visit().open(served)
+    nameless = page.evaluate(
+        "[...document.querySelectorAll('button, input, textarea, video, canvas')].filter(e => e.offsetParent"
+        " && !e.closest('[aria-hidden=true]') && !(e.getAttribute('aria-label') || e.textContent.trim()"
+        " || e.labels?.length || e.title)).map(e => e.outerHTML.slice(0, 150))"
+    )
+    assert nameless == []
+    assert page.locator(".mv-columns").get_attribute("aria-label").startswith("Gate weights over")
+    set_steps(page, 2)
+    generate(page)
+    heard = page.locator('.mv-stage [role="status"][aria-live="polite"]').inner_text()
+    assert heard.startswith("Done in")

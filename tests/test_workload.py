@@ -12,7 +12,16 @@ from moe_pipeline.diffusion.autoencoder import VideoAutoencoder
 from moe_pipeline.experts.denoiser import VideoDenoiser
 from moe_pipeline.schema.errors import MoEverseError
 from moe_pipeline.schema.workload import STAGES, StageWorkloads
-from moe_pipeline.workload import count_call, count_module, embedded_workloads, hub_workloads, on_meta
+from moe_pipeline.workload import (
+    apply_delta,
+    count_call,
+    count_module,
+    delta_bytes,
+    embedded_workloads,
+    encode_delta,
+    hub_workloads,
+    on_meta,
+)
 
 
 class TinyText(nn.Module):
@@ -147,6 +156,7 @@ def test_decoding_is_counted_through_a_method() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_stable_diffusion_has_the_published_flops() -> None:
     """0.803 TFLOP for one pass of the SD 1.5 UNet at 512 px, by a layer count in the literature."""
     from diffusers import UNet2DConditionModel
@@ -164,9 +174,61 @@ def test_stable_diffusion_has_the_published_flops() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_hub_pack_is_priced_without_its_weights() -> None:
     work = hub_workloads("wan-2.1-1.3b", frames=17, height=240, width=416)
     assert work.expert_step.weight_bytes == pytest.approx(2 * 1.42e9, rel=0.01)
     assert work.text.weight_bytes == pytest.approx(2 * 5.68e9, rel=0.01)
     assert work.latent_bytes == 2 * 16 * 5 * 30 * 52
     assert hub_workloads("wan-2.2-a14b", frames=5, height=64, width=64).noise_level_experts
+
+
+def branched(seed: int, change: float) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    base = {
+        "up.weight": torch.randn(96, 64, generator=generator),
+        "up.bias": torch.randn(96, generator=generator),
+        "scale": torch.randn((), generator=generator),
+    }
+    expert = {name: t + change * torch.randn(t.shape, generator=generator) for name, t in base.items()}
+    return ({n: t.bfloat16() for n, t in base.items()}, {n: t.bfloat16() for n, t in expert.items()})
+
+
+@given(seed=st.integers(0, 100), change=st.sampled_from([0.0, 1e-3, 0.1, 10.0]))
+@settings(max_examples=12, deadline=None)
+def test_an_expert_comes_back_from_its_difference(seed: int, change: float) -> None:
+    base, expert = branched(seed, change)
+    found = apply_delta(base, encode_delta(base, expert))
+    for name, tensor in expert.items():
+        largest = (tensor.float() - base[name].float()).abs().max()
+        rounding = (
+            tensor.float().abs() / 128 + largest / 254
+        )  # bf16 keeps 8 bits, the difference 7 and a sign
+        assert found[name].dtype == torch.bfloat16
+        assert ((found[name].float() - tensor.float()).abs() <= rounding + 1e-6).all()
+
+
+def test_a_difference_is_smaller_than_the_weights() -> None:
+    base, expert = branched(1, 0.01)
+    whole = sum(2 * tensor.numel() for tensor in expert.values())
+    assert delta_bytes(base, expert) < 0.6 * whole
+    assert delta_bytes(base, base) < 0.1 * whole
+
+
+def test_a_difference_that_does_not_belong_is_refused() -> None:
+    base, expert = branched(2, 0.01)
+    blob = encode_delta(base, expert)
+    other = {**base, "up.bias": torch.zeros(7)}
+    for bad, against in (
+        (blob[:-5], base),
+        (blob, other),
+        (b"", base),
+        (b"\x00" * 40, base),
+        (blob[::-1], base),
+    ):
+        with pytest.raises(MoEverseError) as caught:
+            apply_delta(against, bad)
+        assert caught.value.code == "bad_delta"
+    with pytest.raises(MoEverseError) as caught:
+        encode_delta(base, other)
+    assert caught.value.code == "not_branched"

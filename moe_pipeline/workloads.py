@@ -26,5 +26,6 @@ def request_workloads(engine: Engine, request: ResolvedRequest) -> StageWorkload
         active=1 if request.mode == "single" else request.top_k,
         guidance=request.guidance != 1.0,
         precision="bf16" if engine.dtype is torch.bfloat16 else "fp32",
+        delta_bytes=max((e.delta_bytes for e in manifest.experts if e.delta_bytes is not None), default=None),
         pack=manifest.id,
     )

@@ -27,6 +27,7 @@ from moe_pipeline.experts.denoiser import VideoDenoiser
 from moe_pipeline.gating.gate import TextSigmaGate
 from moe_pipeline.packs import MANIFEST, open_pack
 from moe_pipeline.schema.pack import PACK_SCHEMA_VERSION
+from moe_pipeline.workload import delta_bytes
 from training.clips import ClipSet
 from training.latents import TEXT_TOKENS, load_autoencoder
 from training.worlds import DOMAINS
@@ -104,6 +105,12 @@ def write_pack(
 
     def denoiser(name: str, title: str, domain: str, description: str, colour: str) -> dict[str, Any]:
         entry = component(name, "video-denoiser", {})
+        if name != "generalist":
+            base, own = (
+                {n: t.to(torch.bfloat16) for n, t in parts[p].state_dict().items()}
+                for p in ("generalist", name)
+            )
+            entry["delta_bytes"] = delta_bytes(base, own)
         return entry | {
             "id": name,
             "title": title,

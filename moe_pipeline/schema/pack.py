@@ -51,6 +51,9 @@ class ExpertEntry(Component):
     domain: str
     description: str
     colour: Colour
+    delta_bytes: int | None = Field(
+        default=None, ge=0, description="size of the encoded difference from the generalist, for migration"
+    )
 
 
 class LatentShape(_Part):

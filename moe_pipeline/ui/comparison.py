@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from moe_pipeline.interfaces import Step
 from moe_pipeline.schema.metrics import MetricInfo
@@ -88,5 +89,6 @@ def _row(title: str, moe: str, single: str, direction: str, better: str) -> View
 class Comparison(Panel):
     """The Compare tab."""
 
-    def __init__(self) -> None:
-        super().__init__("comparison", empty_comparison(), label="Comparison", elem_id="comparison")
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("value", empty_comparison())
+        super().__init__("comparison", label="Comparison", elem_id="comparison", **kwargs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from moe_pipeline.schema.placement import Placement
 from moe_pipeline.schema.profiles import EdgeScenario, NetworkProfile
@@ -281,12 +281,13 @@ def scenario_titles(scenarios: Sequence[EdgeScenario]) -> Mapping[str, str]:
 class DevicesPanel(Panel):
     """Chosen devices beside the stage."""
 
-    def __init__(self) -> None:
-        super().__init__("devices", empty_devices(), label="Devices", elem_id="devices")
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("value", empty_devices())
+        super().__init__("devices", label="Devices", elem_id="devices", **kwargs)
 
 
 class EdgePanel(Panel):
     """The Edge tab; its script asks for another scenario, bandwidth or a device's end through events."""
 
-    def __init__(self, value: View) -> None:
-        super().__init__("edge", value, label="Mobile edge", elem_id="edge", events=EVENTS)
+    def __init__(self, value: View, **kwargs: Any) -> None:
+        super().__init__("edge", value, label="Mobile edge", elem_id="edge", events=EVENTS, **kwargs)

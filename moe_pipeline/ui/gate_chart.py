@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from moe_pipeline.schema.gate import GateDecision
 from moe_pipeline.schema.plan import ScenePlan
@@ -123,12 +124,12 @@ def plan_view(
 class GateChart(Panel):
     """Stacked weights by denoising step."""
 
-    def __init__(self, value: View) -> None:
-        super().__init__("gate", value, label="Gate weights", elem_id="gate")
+    def __init__(self, value: View, **kwargs: Any) -> None:
+        super().__init__("gate", value, label="Gate weights", elem_id="gate", **kwargs)
 
 
 class PlanPanel(Panel):
     """The prompt with its background and subjects marked."""
 
-    def __init__(self, value: View) -> None:
-        super().__init__("plan", value, label="Plan", elem_id="plan")
+    def __init__(self, value: View, **kwargs: Any) -> None:
+        super().__init__("plan", value, label="Plan", elem_id="plan", **kwargs)

@@ -130,5 +130,6 @@ def _facts(record: RunRecord) -> list[View]:
 class MetricCards(Panel):
     """The Metrics tab."""
 
-    def __init__(self) -> None:
-        super().__init__("metrics", empty_metrics(), label="Metrics of the clip", elem_id="metrics")
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("value", empty_metrics())
+        super().__init__("metrics", label="Metrics of the clip", elem_id="metrics", **kwargs)

@@ -22,6 +22,8 @@ class Panel(gr.HTML):
         value: the first view dict.
         label: what the region is called for assistive technology.
         events: names of events that the script triggers; each becomes a listener method.
+        kwargs: for `gr.HTML`; every subclass passes them on, because Gradio makes a component anew from its own
+            arguments when a handler leaves it unchanged.
     """
 
     def __init__(

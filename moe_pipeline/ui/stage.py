@@ -104,12 +104,14 @@ def details_view(record: RunRecord | None, clip_path: Path | str | None) -> View
 class Stage(Panel):
     """The slot of the clip."""
 
-    def __init__(self) -> None:
-        super().__init__("stage", idle_stage(), label="Clip", elem_id="stage")
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("value", idle_stage())
+        super().__init__("stage", label="Clip", elem_id="stage", **kwargs)
 
 
 class DetailsPanel(Panel):
     """Files and settings of the last clip."""
 
-    def __init__(self) -> None:
-        super().__init__("details", details_view(None, None), label="Details of the clip", elem_id="details")
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("value", details_view(None, None))
+        super().__init__("details", label="Details of the clip", elem_id="details", **kwargs)

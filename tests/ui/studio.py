@@ -139,6 +139,6 @@ def state(page: Page, wanted: str) -> None:
 
 def generate(page: Page) -> None:
     """Press Generate and wait for the clip."""
+    before = page.evaluate("window.seen.states.length")
     page.click("#generate")
-    page.wait_for_selector('.mv-stage[data-state="running"], .mv-stage[data-state="waiting"]')
-    state(page, "done")
+    page.wait_for_function(f"window.seen.states.length > {before} && window.seen.states.at(-1) === 'done'")

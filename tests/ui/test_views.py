@@ -248,3 +248,22 @@ def test_goodness_turns_lower_is_better_around() -> None:
 
 def test_addresses_of_files_are_quoted_and_relative() -> None:
     assert file_url("a b/clip.mp4") == "gradio_api/file=a%20b/clip.mp4"
+
+
+def test_every_panel_can_be_left_unchanged_by_a_handler() -> None:
+    """Gradio rebuilds a component from its own arguments then, with some of its own added."""
+    import gradio as gr
+
+    from moe_pipeline.ui.comparison import Comparison
+    from moe_pipeline.ui.edge_view import DevicesPanel, EdgePanel
+    from moe_pipeline.ui.gate_chart import GateChart, PlanPanel
+    from moe_pipeline.ui.metric_cards import MetricCards
+    from moe_pipeline.ui.stage import DetailsPanel, Stage
+
+    view = first_view(scene())
+    with gr.Blocks():
+        panels = [Stage(), DetailsPanel(), MetricCards(), Comparison(), DevicesPanel()]
+        panels += [EdgePanel(view.edge), GateChart(view.gate), PlanPanel(view.plan)]
+    for panel in panels:
+        again = panel.__class__(**{**panel.constructor_args, "render": False})
+        assert again.value == panel.value

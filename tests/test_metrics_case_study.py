@@ -48,7 +48,15 @@ def run(prompt, seed, mode, flags=(), **values):
 def test_interval_of_a_constant_difference_is_that_difference():
     interval = paired_interval({"a": [0.5, 0.5], "b": [0.5]})
     assert (interval.mean, interval.low, interval.high) == (0.5, 0.5, 0.5)
-    assert interval.decided and (interval.prompts, interval.pairs) == (2, 3)
+    assert (interval.prompts, interval.pairs) == (2, 3)
+
+
+def test_few_prompts_decide_nothing_however_alike_they_are():
+    assert not paired_interval({str(i): [0.5] for i in range(5)}).decided
+    assert paired_interval({str(i): [0.5] for i in range(6)}).decided
+    report = study(0.1, "imaging_statistics", prompts=2)
+    assert report.comparisons["imaging_statistics"].verdict == "undecided"
+    assert "Fewer than 6 prompts" in markdown(report)
 
 
 def test_prompts_weigh_alike_however_many_seeds_they_have():
@@ -89,7 +97,7 @@ def test_interval_turns_with_the_sign_and_is_the_same_every_time():
 # ---------------------------------------------------------------------------------------------- comparisons
 
 
-def study(difference, name, prompts=5, seeds=3, flags=()):
+def study(difference, name, prompts=7, seeds=3, flags=()):
     rng = np.random.default_rng(0)
     runs = []
     for p in range(prompts):
@@ -113,7 +121,7 @@ def study(difference, name, prompts=5, seeds=3, flags=()):
 def test_verdict_knows_the_direction(name, difference, verdict):
     found = study(difference, name).comparisons[name]
     assert found.verdict == verdict and found.difference == pytest.approx(difference, abs=0.001)
-    assert found.low <= found.difference <= found.high and (found.prompts, found.pairs) == (5, 15)
+    assert found.low <= found.difference <= found.high and (found.prompts, found.pairs) == (7, 21)
 
 
 def test_noise_alone_is_undecided():
@@ -221,7 +229,8 @@ def test_whole_study_on_a_random_pack_is_resumed_and_complete(random_pack, tmp_p
     with pytest.raises(KeyboardInterrupt):
         case_study(tmp_path, prompts=[prompt], seeds=1, steps=1, pipeline=pipeline, progress=stop_at_once)
     report = case_study(tmp_path, prompts=[prompt], seeds=1, steps=1, pipeline=pipeline)
-    assert made == ["single", "moe"]  # one before the stop, one after
+    warm_up = ["single", "moe"]
+    assert made == [*warm_up, "single", *warm_up, "moe"]  # one clip before the stop, one after
     assert [run.mode for run in report.runs] == ["single", "moe"]
     assert report.comparisons["background_consistency_pack"].pairs == 1
     for name in [*report.written, "plotly.min.js"]:

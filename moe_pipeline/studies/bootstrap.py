@@ -9,6 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 DRAWS = 4000
+LEAST_PROMPTS = (
+    6  # resampling fewer prompts cannot show how much prompts differ: two alike would look like proof
+)
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,8 @@ class Interval:
 
     @property
     def decided(self) -> bool:
-        """True when the interval leaves out 0."""
-        return self.low > 0.0 or self.high < 0.0
+        """True when the interval leaves out 0 and stands on enough prompts to mean anything."""
+        return self.prompts >= LEAST_PROMPTS and (self.low > 0.0 or self.high < 0.0)
 
 
 def paired_interval(

@@ -131,6 +131,7 @@ def _radar_png(source: go.Figure, path: Path) -> None:
         axes.fill(angles, trace.r, color=trace.line.color, alpha=0.2)
     titles = list(source.data[0].theta)[:-1]
     axes.set_xticks(np.linspace(0, 2 * np.pi, len(titles), endpoint=False), titles, fontsize=8)
+    axes.tick_params(axis="x", pad=18)
     axes.set_ylim(0, 1)
     axes.legend(loc="lower left", bbox_to_anchor=(-0.15, -0.12), frameon=False)
     axes.set_title(source.layout.title.text, fontsize=10)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from moe_pipeline.metrics import METRICS
-from moe_pipeline.studies.bootstrap import DRAWS
+from moe_pipeline.studies.bootstrap import DRAWS, LEAST_PROMPTS
 
 if TYPE_CHECKING:
     from moe_pipeline.studies.case_study import CaseComparison, CaseStudyReport
@@ -40,10 +40,14 @@ def _summary(report: CaseStudyReport) -> str:
         f"{len(report.prompts)} prompts, {len(report.seeds)} seeds each, {len(report.runs)} clips, pack "
         f"`{report.pack.id}` {report.pack.version}.\n"
     ]
+    if len(report.prompts) < LEAST_PROMPTS:
+        lines.append(
+            f"**Fewer than {LEAST_PROMPTS} prompts: nothing is decided here, whatever the intervals look like.**\n"
+        )
     for verdict, words in (
         ("mixture better", "The mixture is better on"),
         ("single better", "The single model is better on"),
-        ("undecided", "The interval holds 0, so nothing can be said, on"),
+        ("undecided", "Nothing can be said on"),
         ("differs", "They differ, neither way being better, on"),
     ):
         if verdict in by_verdict:
@@ -59,7 +63,9 @@ def _method(report: CaseStudyReport) -> str:
         "prompt, gates each part and combines the predictions of the top experts at every denoising step. "
         "Differences are paired (mixture minus single model). Intervals are 95 % percentile intervals of "
         f"{DRAWS} bootstrap draws on two levels: prompts, then seeds within a prompt. They are not corrected for the "
-        "number of dimensions looked at; of twenty true nulls one is expected to look decided.\n\n"
+        "number of dimensions looked at; of twenty true nulls one is expected to look decided. With fewer than "
+        f"{LEAST_PROMPTS} prompts no verdict is given. Both modes run once before the clock counts; an expert that a "
+        "later prompt is the first to need is loaded within its run.\n\n"
         f"Environment: torch {environment.torch} on {environment.torch_device} ({environment.cpu_capability}, "
         f"{environment.threads} threads, {environment.dtype}).\n"
     )

@@ -158,17 +158,27 @@ def _all_runs(
     weights: Path | None,
     progress: Progress | None,
 ) -> list[CaseRun]:
-    runs = []
+    runs: list[CaseRun] = []
+    warm = False
     for (p, s, mode), request in requests.items():
         file = folder / "runs" / f"{mode}-{p:02d}-{s}-{_fingerprint(pipeline, request, weights)}.json"
         run = _stored(file, folder)
         if run is None:
+            if not warm:
+                _warm_up(pipeline, request)
+                warm = True
             run = _make(pipeline, request, p, folder, weights)
             write_text(file, run.model_dump_json(indent=1))
         runs.append(run)
         if progress is not None:
             progress(len(runs), len(requests), f"{mode}, seed {s}: {request.prompt}")
     return runs
+
+
+def _warm_up(pipeline: MoEVideoPipeline, request: SceneRequest) -> None:
+    """One step in both modes, so that loading weights does not count as the first clip's latency."""
+    for mode in MODES:
+        pipeline.generate(request.model_copy(update={"mode": mode, "steps": 1}))
 
 
 def _fingerprint(pipeline: MoEVideoPipeline, request: SceneRequest, weights: Path | None) -> str:

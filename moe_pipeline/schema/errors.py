@@ -18,11 +18,11 @@ class MoEverseError(Exception):
         self.code = code
         self.message = message
         self.remedy = remedy
-        super().__init__(self.sentence())
+        # All three are the exception's arguments: pickling and simpy make a copy by calling the type with them.
+        super().__init__(code, message, remedy)
 
-    def __reduce__(self) -> tuple[type[MoEverseError], tuple[str, str, str]]:
-        # Workers in other processes hand their refusals back by pickling them.
-        return type(self), (self.code, self.message, self.remedy)
+    def __str__(self) -> str:
+        return self.sentence()
 
     def sentence(self) -> str:
         """Message and remedy as one line, the form that every border shows."""

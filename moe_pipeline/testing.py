@@ -1,4 +1,4 @@
-"""Conformance: what a gate, a fusion, a metric or a pack must keep, whoever wrote it.
+"""Conformance: what a gate, a fusion, a metric, a placement policy or a pack must keep, whoever wrote it.
 
 Every check returns in silence when the thing conforms and raises `MoEverseError` with the code `nonconforming` and
 one sentence otherwise. The tests run them on everything that ships; authors of packs run `check_pack`, also through
@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -23,7 +25,12 @@ from moe_pipeline.metrics import measure
 from moe_pipeline.packs import Pack, open_pack
 from moe_pipeline.schema.errors import MoEverseError
 from moe_pipeline.schema.metrics import ClipMetrics, MetricInfo
-from moe_pipeline.schema.request import ResolvedRequest, SceneRequest, resolve
+from moe_pipeline.schema.request import DEFAULT_SCENARIO, ResolvedRequest, SceneRequest, resolve
+
+if TYPE_CHECKING:
+    from moe_pipeline.edge.policies import Policy
+    from moe_pipeline.edge.simulation_batch import Ledger
+    from moe_pipeline.edge.simulation_model import Deployment
 
 Measure = Callable[[Frames, float], ClipMetrics]
 LARGEST_FILE_BYTES = 9_500_000  # a Hugging Face Space takes larger files only through LFS
@@ -177,6 +184,60 @@ def check_metric(info: MetricInfo, measured: Measure | None = None) -> None:
             again.values[info.name].value == value.value,
             f"{where} is another figure the second time it is asked.",
         )
+
+
+# ------------------------------------------------------------------------------------------ placement policies
+
+
+class _Watched:
+    """Hands every decision on, after looking at it."""
+
+    def __init__(self, policy: Policy, options: int) -> None:
+        self.policy, self.options = policy, options
+        self.chosen: list[int] = []
+
+    def choose(self, ledger: Ledger, request: int, t: npt.NDArray[np.float64]) -> int:
+        name = type(self.policy).__name__
+        before = ledger.observe(request, t)
+        option = self.policy.choose(ledger, request, t)
+        after = ledger.observe(request, t)
+        _require(
+            isinstance(option, int) and 0 <= option < self.options,
+            f"{name} chooses {option!r} among {self.options} options.",
+            f"Return a number from 0 to {self.options - 1}.",
+        )
+        same = np.array_equal(before.latency, after.latency) and np.array_equal(before.mask, after.mask)
+        _require(same, f"{name} changes the ledger that it decides by.")
+        self.chosen.append(option)
+        return option
+
+
+def check_policy(
+    make: Callable[[Deployment], Policy], scenario: str = DEFAULT_SCENARIO, requests: int = 30
+) -> None:
+    """A placement policy answers every request with one of its options, and the same run in the same way.
+
+    Args:
+        make: a fresh policy for a deployment; two of them must decide alike on the same traffic.
+        scenario: a file in `edge_profiles/scenarios/`.
+    """
+    from moe_pipeline.edge import load_profiles  # the simulator is loaded only where it is needed
+    from moe_pipeline.edge.simulation import deployment_of, run_policy
+    from moe_pipeline.edge.simulation_traffic import channel_for, draw_traffic
+
+    deployment = deployment_of(scenario, load_profiles())
+    traffic, channel = draw_traffic(deployment, requests, [0]), channel_for(deployment, 0)
+    courses = []
+    for _ in range(2):
+        watched = _Watched(make(deployment), len(deployment.options))
+        run_policy(deployment, traffic, channel, watched)
+        courses.append(watched.chosen)
+    _require(
+        courses[0] == courses[1], f"{type(watched.policy).__name__} decides differently on the same run."
+    )
+    _require(
+        len(courses[0]) >= requests, f"{type(watched.policy).__name__} left requests without a decision."
+    )
 
 
 # -------------------------------------------------------------------------------------------------- packs

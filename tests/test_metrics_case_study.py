@@ -2,6 +2,7 @@
 
 import json
 
+import known_clips as clips
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,10 +12,11 @@ from moe_pipeline.schema.errors import MoEverseError
 from moe_pipeline.schema.metrics import ClipMetrics, LatencyMetrics, MetricValue
 from moe_pipeline.schema.record import Environment, PackIdentity
 from moe_pipeline.studies.bootstrap import paired_interval
-from moe_pipeline.studies.case_figures import bars_figure, goodness, radar_figure
+from moe_pipeline.studies.case_figures import bars_figure, goodness, radar_figure, write_figures
 from moe_pipeline.studies.case_prompts import CASE_PROMPTS
 from moe_pipeline.studies.case_report import markdown
 from moe_pipeline.studies.case_study import CaseRun, case_study, clip_name, compare_runs
+from moe_pipeline.video import write_mp4
 
 ENVIRONMENT = Environment(
     torch="2", torch_device="cpu", cpu_capability="X", threads=1, dtype="fp32", code_version="0", platform="p"
@@ -208,6 +210,22 @@ def test_case_prompts_name_several_subjects_within_the_request_limits():
 # ----------------------------------------------------------------------------------------------- whole study
 
 
+def test_figures_and_sheet_are_written_and_need_no_network(tmp_path):
+    runs = []
+    for p in range(2):
+        for mode in ("single", "moe"):
+            one = run(p, 0, mode, imaging_statistics=0.5 + 0.1 * p, warping_error=0.01, loop_closure=0.9)
+            one.clip = f"{mode}-{p}.mp4"
+            write_mp4(clips.shifted(1 + p, frames=3, side=64), tmp_path / one.clip, 8.0)
+            runs.append(one)
+    report = compare_runs(runs, ["prompt 0", "prompt 1"], [0])
+    for name in [*write_figures(report, tmp_path), "plotly.min.js"]:
+        assert (tmp_path / name).stat().st_size > 0, name
+    assert "https://cdn" not in (tmp_path / "radar.html").read_text()
+    assert Image.open(tmp_path / "sheet.png").size == (6 * 128 + 8, 2 * (128 + 16))
+
+
+@pytest.mark.slow
 def test_whole_study_on_a_random_pack_is_resumed_and_complete(random_pack, tmp_path):
     from moe_pipeline.pipeline import MoEVideoPipeline
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from moe_pipeline.edge.simulation_batch import Ledger
+from moe_pipeline.edge.simulation_batch import NOTHING_CAME, Ledger
 from moe_pipeline.edge.simulation_model import Deployment
 from moe_pipeline.schema.errors import MoEverseError
 
@@ -94,7 +94,8 @@ def best_sequence(
         now = np.repeat(t if r == request else tree.arrival(r)[:1], len(rows))
         tree.advance(np.maximum(now, tree.last_t))
         outcome = tree.commit(r, choice, now)
-        total = total[rows] + outcome.utility
+        # who knows when a host dies does not count on being decided again
+        total = total[rows] + np.where(outcome.lost_host, NOTHING_CAME, outcome.utility)
         history = np.concatenate([history[rows], choice[:, None]], axis=1)
     best = int(total.argmax())
     return history[best], float(total[best])

@@ -21,7 +21,7 @@ import simpy
 
 from moe_pipeline.edge.policies import Policy, make_policy
 from moe_pipeline.edge.profiles import ProfileLibrary, load_profiles
-from moe_pipeline.edge.simulation_batch import LATEST, MISS_WEIGHT, TIME_WEIGHT, Ledger, utility
+from moe_pipeline.edge.simulation_batch import NOTHING_CAME, Ledger, utility
 from moe_pipeline.edge.simulation_channel import Channel
 from moe_pipeline.edge.simulation_model import PAYLOADS, Deployment, compile_scenario
 from moe_pipeline.edge.simulation_report import Log, SimulationReport, Spent, summarise, write_report
@@ -251,9 +251,6 @@ class Simulation:
         if user not in self._devices:
             self._devices[user] = simpy.Resource(self.env, capacity=1)
         return self._devices[user]
-
-
-NOTHING_CAME = -TIME_WEIGHT * LATEST - MISS_WEIGHT  # utility of a request that was given up
 
 
 def run_policy(

@@ -29,6 +29,7 @@ Mask = npt.NDArray[np.bool_]
 # The utility of one answer, our own design: 1 for a whole object, less for time, energy and lateness.
 TIME_WEIGHT, MISS_WEIGHT, ENERGY_WEIGHT = 0.5, 1.0, 0.1
 LATEST = 3.0  # latencies count up to this many deadlines
+NOTHING_CAME = -TIME_WEIGHT * LATEST - MISS_WEIGHT  # utility of a request that was given up
 RETRY_FACTOR = 1.5  # a request whose host dies takes this many idle answers more (batch model only)
 
 

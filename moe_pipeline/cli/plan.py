@@ -106,8 +106,7 @@ def placement_report(placement: Placement) -> str:
     head = ["expert or stage", "device", "compute ms", "network ms", "total ms", "energy J", "why"]
     lines = [
         f"\nPlacement in {placement.scenario}, least {placement.objective} "
-        f"({placement.solver}, {'proven optimal' if placement.optimal else 'best found'}, "
-        f"solved in {placement.solve_ms:.0f} ms). All figures below are estimates.",
+        f"({placement.solver}, solved in {placement.solve_ms:.0f} ms here). All figures below are estimates.",
         f"Whole request: {totals.latency.total:.1f} ms = {totals.latency.compute:.1f} compute + "
         f"{totals.latency.network:.1f} network; {totals.energy.total:.3g} J; "
         f"{totals.transferred_bytes / 1e6:.2f} MB over networks.",

@@ -90,5 +90,10 @@ class Comparison(Panel):
     """The Compare tab."""
 
     def __init__(self, **kwargs: Any) -> None:
-        kwargs.setdefault("value", empty_comparison())
-        super().__init__("comparison", label="Comparison", elem_id="comparison", **kwargs)
+        super().__init__(
+            "comparison",
+            kwargs.pop("value", empty_comparison()),
+            label="Comparison",
+            elem_id="comparison",
+            **kwargs,
+        )

@@ -282,12 +282,13 @@ class DevicesPanel(Panel):
     """Chosen devices beside the stage."""
 
     def __init__(self, **kwargs: Any) -> None:
-        kwargs.setdefault("value", empty_devices())
-        super().__init__("devices", label="Devices", elem_id="devices", **kwargs)
+        super().__init__(
+            "devices", kwargs.pop("value", empty_devices()), label="Devices", elem_id="devices", **kwargs
+        )
 
 
 class EdgePanel(Panel):
     """The Edge tab; its script asks for another scenario, bandwidth or a device's end through events."""
 
-    def __init__(self, value: View, **kwargs: Any) -> None:
+    def __init__(self, value: View | None = None, **kwargs: Any) -> None:
         super().__init__("edge", value, label="Mobile edge", elem_id="edge", events=EVENTS, **kwargs)

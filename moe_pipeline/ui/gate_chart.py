@@ -124,12 +124,12 @@ def plan_view(
 class GateChart(Panel):
     """Stacked weights by denoising step."""
 
-    def __init__(self, value: View, **kwargs: Any) -> None:
+    def __init__(self, value: View | None = None, **kwargs: Any) -> None:
         super().__init__("gate", value, label="Gate weights", elem_id="gate", **kwargs)
 
 
 class PlanPanel(Panel):
     """The prompt with its background and subjects marked."""
 
-    def __init__(self, value: View, **kwargs: Any) -> None:
+    def __init__(self, value: View | None = None, **kwargs: Any) -> None:
         super().__init__("plan", value, label="Plan", elem_id="plan", **kwargs)

@@ -131,5 +131,10 @@ class MetricCards(Panel):
     """The Metrics tab."""
 
     def __init__(self, **kwargs: Any) -> None:
-        kwargs.setdefault("value", empty_metrics())
-        super().__init__("metrics", label="Metrics of the clip", elem_id="metrics", **kwargs)
+        super().__init__(
+            "metrics",
+            kwargs.pop("value", empty_metrics()),
+            label="Metrics of the clip",
+            elem_id="metrics",
+            **kwargs,
+        )

@@ -23,11 +23,11 @@ class Panel(gr.HTML):
         label: what the region is called for assistive technology.
         events: names of events that the script triggers; each becomes a listener method.
         kwargs: for `gr.HTML`; every subclass passes them on, because Gradio makes a component anew from its own
-            arguments when a handler leaves it unchanged.
+            arguments, without the value, when a handler leaves it unchanged.
     """
 
     def __init__(
-        self, name: str, value: View, *, label: str, events: tuple[str, ...] = (), **kwargs: Any
+        self, name: str, value: View | None, *, label: str, events: tuple[str, ...] = (), **kwargs: Any
     ) -> None:
         # Gradio finds the events of a script by their quoted names in it.
         listening = " ".join(f"'{event}'" for event in events)

@@ -105,13 +105,17 @@ class Stage(Panel):
     """The slot of the clip."""
 
     def __init__(self, **kwargs: Any) -> None:
-        kwargs.setdefault("value", idle_stage())
-        super().__init__("stage", label="Clip", elem_id="stage", **kwargs)
+        super().__init__("stage", kwargs.pop("value", idle_stage()), label="Clip", elem_id="stage", **kwargs)
 
 
 class DetailsPanel(Panel):
     """Files and settings of the last clip."""
 
     def __init__(self, **kwargs: Any) -> None:
-        kwargs.setdefault("value", details_view(None, None))
-        super().__init__("details", label="Details of the clip", elem_id="details", **kwargs)
+        super().__init__(
+            "details",
+            kwargs.pop("value", details_view(None, None)),
+            label="Details of the clip",
+            elem_id="details",
+            **kwargs,
+        )

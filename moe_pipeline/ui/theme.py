@@ -79,10 +79,11 @@ def style_sheet() -> str:
     return (STATIC / "studio.css").read_text(encoding="utf-8")
 
 
-def scripts() -> str:
-    """All views as one inline script for the page's head, so that they exist before any panel mounts."""
+def head() -> str:
+    """For the page's head: the rules outside the container, and all views, which must exist before a panel mounts."""
+    page = (STATIC / "page.css").read_text(encoding="utf-8")
     text = "\n".join((STATIC / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
-    return f"<script>\n{text}\n</script>"
+    return f"<style>\n{page}\n</style>\n<script>\n{text}\n</script>"
 
 
 def launch_options() -> dict[str, Any]:
@@ -90,7 +91,7 @@ def launch_options() -> dict[str, Any]:
     return {
         "theme": studio_theme(),
         "css": style_sheet(),
-        "head": scripts(),
+        "head": head(),
         "footer_links": ["api"],
         "run_history": False,
         "enable_monitoring": False,

@@ -264,10 +264,12 @@ def test_a_phone_shows_everything_without_sideways_scrolling(visit: Visit, serve
         page.wait_for_timeout(200)
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], tab
     small = page.evaluate(
-        "[...document.querySelectorAll('button, a.mv-download')].filter(b => b.offsetParent"
-        " && (b.offsetWidth < 24 || b.offsetHeight < 24)).map(b => b.outerHTML.slice(0, 120))"
+        # Gradio measures its tabs by hidden twins of one pixel's height: those are not for fingers.
+        "[...document.querySelectorAll('button, a.mv-download')].filter(b => b.offsetParent && b.offsetHeight > 1"
+        " && (b.offsetWidth < 24 || b.offsetHeight < 24))"
+        ".map(b => `${b.offsetWidth}x${b.offsetHeight} ${b.className} ${b.textContent.trim()}`)"
     )
-    assert small == []
+    assert not small, "\n".join(small)
 
 
 def test_a_screen_reader_hears_the_run_and_finds_every_control(visit: Visit, served: Served) -> None:

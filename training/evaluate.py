@@ -94,6 +94,27 @@ def denoising_errors(engine: Engine, held: LatentSet) -> dict[str, dict[str, flo
     return {m: {d: float(np.mean(v)) for d, v in sorted(per.items())} for m, per in errors.items()}
 
 
+def measure_pack(engine: Engine, clips: ClipSet, latents: LatentSet) -> dict[str, Any]:
+    """Every figure of the README that is about quality."""
+    captions = [c for fact in clips.facts for c in fact["captions"]]
+    owners = [fact["domains"] for fact in clips.facts for _ in fact["captions"]]
+    texts, domains = zip(*paraphrases(), strict=True)
+    pack = engine.pack
+    return {
+        "pack": {"id": pack.manifest.id, "version": pack.manifest.version, "sha256": pack.sha256},
+        "held_out_clips": len(clips),
+        "autoencoder_psnr_db": autoencoder_psnr(engine, clips),
+        "gate": {
+            "held_out_captions": accuracy(engine.gate, engine.encoder, captions, owners),
+            "held_out_captions_count": len(captions),
+            "paraphrases": accuracy(engine.gate, engine.encoder, texts, domains),
+            "paraphrases_count": len(texts),
+        },
+        "denoising_error": denoising_errors(engine, latents),
+        "environment": engine.environment().model_dump(),
+    }
+
+
 def chosen_prompts(held: ClipSet, each: int = 4) -> list[dict[str, Any]]:
     """`each` held-out captions a domain, background and subject domains mixed, in a fixed order."""
     chosen: list[dict[str, Any]] = []
@@ -159,37 +180,20 @@ def main() -> None:
     parser.add_argument("--held", required=True, help="held-out rendered shards")
     parser.add_argument("--latents", required=True, help="held-out shards encoded by this pack's autoencoder")
     parser.add_argument("--out", required=True)
-    parser.add_argument("--skip-sheet", action="store_true")
+    parser.add_argument("--only", choices=("figures", "sheets"), help="one half of the work")
     arguments = parser.parse_args()
     out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
     pipeline = MoEVideoPipeline.from_pack(Path(arguments.pack) if arguments.pack else None)
-    engine, clips = pipeline.engine, ClipSet([Path(arguments.held)])
-    captions = [c for fact in clips.facts for c in fact["captions"]]
-    owners = [fact["domains"] for fact in clips.facts for _ in fact["captions"]]
-    texts, domains = zip(*paraphrases(), strict=True)
-    figures: dict[str, Any] = {
-        "pack": {
-            "id": engine.pack.manifest.id,
-            "version": engine.pack.manifest.version,
-            "sha256": engine.pack.sha256,
-        },
-        "held_out_clips": len(clips),
-        "autoencoder_psnr_db": autoencoder_psnr(engine, clips),
-        "gate": {
-            "held_out_captions": accuracy(engine.gate, engine.encoder, captions, owners),
-            "held_out_captions_count": len(captions),
-            "paraphrases": accuracy(engine.gate, engine.encoder, texts, domains),
-            "paraphrases_count": len(texts),
-        },
-        "denoising_error": denoising_errors(engine, LatentSet(Path(arguments.latents))),
-        "environment": engine.environment().model_dump(),
-    }
-    (out / "evaluation.json").write_text(json.dumps(figures, indent=1) + "\n")
-    print(json.dumps(figures, indent=1))
-    if not arguments.skip_sheet:
+    clips = ClipSet([Path(arguments.held)])
+    if arguments.only != "sheets":
+        figures = measure_pack(pipeline.engine, clips, LatentSet(Path(arguments.latents)))
+        (out / "evaluation.json").write_text(json.dumps(figures, indent=1) + "\n")
+        print(json.dumps(figures, indent=1))
+    if arguments.only != "figures":
         prompts = [entry["prompt"] for entry in chosen_prompts(clips)]
-        for mode in ("moe", "single"):
+        modes: tuple[Mode, ...] = ("moe", "single")
+        for mode in modes:
             made = generate(pipeline, prompts, mode)
             sheet_png(made, prompts, out / f"sheet-{mode}.png")
             sheet_animation(made, out / f"sheet-{mode}.webp")

@@ -68,8 +68,11 @@ def examples(facts: Sequence[dict[str, Any]]) -> list[Example]:
 
 
 def encode(encoder: MiniLMEncoder, texts: Sequence[str]) -> Tensor:
-    """Pooled features (N, 384) of many texts."""
-    return torch.cat([encoder(texts[i : i + 256]).pooled for i in range(0, len(texts), 256)])
+    """Pooled features (N, 384) of many texts; each different one is encoded once, among others of its length."""
+    different = sorted(set(texts), key=lambda text: (len(text), text))
+    features = torch.cat([encoder(different[i : i + 256]).pooled for i in range(0, len(different), 256)])
+    place = {text: row for row, text in enumerate(different)}
+    return features[torch.tensor([place[text] for text in texts])]
 
 
 def train_on_labels(

@@ -9,6 +9,7 @@ import gradio as gr
 
 from moe_pipeline.interfaces import Event, Failed, Finished, RunControl
 from moe_pipeline.schema.errors import MoEverseError
+from moe_pipeline.schema.record import RunRecord
 from moe_pipeline.schema.request import DEFAULT_SCENARIO, SceneRequest
 from moe_pipeline.studies.compare import compare as compare_runs
 from moe_pipeline.ui.handlers import StudioHandlers
@@ -34,6 +35,13 @@ def _request(**values: Any) -> SceneRequest:
         return SceneRequest.parse(**values)
     except MoEverseError as error:
         raise gr.Error(error.sentence(), print_exception=False) from error
+
+
+def _answer(record: RunRecord) -> dict[str, Any]:
+    """The record without the clip's file name: clients of Gradio take every dict with a `path` for a file to fetch."""
+    answer = record.model_dump(mode="json")
+    del answer["clip"]["path"]
+    return answer
 
 
 def _failed(event: Event) -> None:
@@ -94,7 +102,7 @@ def publish(handlers: StudioHandlers, concurrency_id: str, at_once: int) -> None
             "clip": f"/{file_url(folder / 'clip.mp4')}",
             "record": f"/{file_url(folder / 'record.json')}",
         }
-        return {"record": record.model_dump(mode="json"), "files": files}
+        return {"record": _answer(record), "files": files}
 
     def compare(
         prompt: str,
@@ -123,7 +131,7 @@ def publish(handlers: StudioHandlers, concurrency_id: str, at_once: int) -> None
             mode, event = item
             _failed(event)
             if isinstance(event, Finished):
-                runs[mode] = event.clip.record.model_dump(mode="json")
+                runs[mode] = _answer(event.clip.record)
 
         _drain(
             RunFeed(

@@ -66,7 +66,9 @@ def create_studio(pipeline: MoEVideoPipeline, runs: RunStore | None = None) -> g
         fill_width=True,
         delete_cache=(3600, CACHE_HOURS * 3600),
     ) as studio:
-        api.publish(handlers, QUEUE, AT_ONCE)  # before the handlers, which else would take the endpoints' names
+        api.publish(
+            handlers, QUEUE, AT_ONCE
+        )  # before the handlers, which else would take the endpoints' names
         _build(handlers)
     studio.queue(max_size=64)
     # While the browser opens the page, in the background: encoder, gate, workloads and solver.

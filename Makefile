@@ -14,6 +14,8 @@ APP_STAMP := $(VENV)/.filled-app
 DEV_STAMP := $(VENV)/.filled-dev
 # Threads of the tests: two keep the results of a run equal and a small machine usable.
 export OMP_NUM_THREADS ?= 2
+FAST_TESTS := $(wildcard $(addprefix tests/test_,$(addsuffix .py,\
+	request routing decompose flow sampler guidance mixture events records packs golden_schemas docs repository)))
 
 .PHONY: help run test test-fast test-all lint fix typecheck golden shots train bench clean
 
@@ -26,7 +28,7 @@ run: $(APP_STAMP) ## serve the app on http://127.0.0.1:7860
 test: $(DEV_STAMP) ## the tests, without the slow ones
 	$(PY) -m pytest
 
-test-fast: $(DEV_STAMP) ## the tests of the contracts only, in under a minute
+test-fast: $(DEV_STAMP) ## contracts, mathematics and documents only, in under a minute
 	$(PY) -m pytest --timeout 20 $(FAST_TESTS)
 
 test-all: $(DEV_STAMP) ## every test this machine can run, the slow ones too
@@ -52,8 +54,8 @@ golden: $(DEV_STAMP) ## rewrite tests/golden/ from the code: look at the diff be
 	$(PY) -m pytest -m "not gpu" --update-golden
 	@git status --short tests/golden
 
-shots: $(DEV_STAMP) ## the page in a browser, wide and narrow; screenshots in test-artifacts/ (needs Chromium)
-	$(PY) -m pytest tests/ui/test_browser.py
+shots: $(DEV_STAMP) ## the README's pictures of the page, from the shipped pack (needs Chromium)
+	$(PY) -m tests.ui.shots
 
 train: $(DEV_STAMP) ## train the pack from nothing: hours on two cores, resumable (runs/train.sh has the knobs)
 	PY=$(PY) bash runs/train.sh

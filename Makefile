@@ -29,7 +29,7 @@ test: $(DEV_STAMP) ## the tests, without the slow ones
 	$(PY) -m pytest
 
 test-fast: $(DEV_STAMP) ## contracts, mathematics and documents only, in under a minute
-	$(PY) -m pytest --timeout 20 $(FAST_TESTS)
+	$(PY) -m pytest $(FAST_TESTS)
 
 test-all: $(DEV_STAMP) ## every test this machine can run, the slow ones too
 	$(PY) -m pytest -m "not gpu"

@@ -238,9 +238,7 @@ def render(folder: Path, clips: int, shard: int = 0) -> Path:
     lines = []
     for index in range(clips):
         domain = DOMAINS[index % len(DOMAINS)]
-        lines.append(
-            {"domains": [domain], "captions": [CAPTIONS[domain], f"{CAPTIONS[domain]}, slow camera"]}
-        )
+        lines.append({"domains": [domain], "captions": [f"{CAPTIONS[domain]}{more}" for more in ENDINGS]})
     write_shard(folder, shard, frames, lines)
     return folder
 

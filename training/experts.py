@@ -36,9 +36,12 @@ HELD_SIGMAS = tuple((i + 0.5) / 20 for i in range(20))
 
 def load_denoiser(folder: Path, averaged: bool = True) -> VideoDenoiser:
     """The denoiser of a training folder, float32; `averaged` takes the EMA weights."""
+    model = VideoDenoiser()
+    if averaged and (folder / "ema.safetensors").exists():  # a finished run, perhaps blended since
+        model.load_state_dict(load_file(folder / "ema.safetensors"))
+        return model
     everything = load_file(folder / "state.safetensors")
     prefix = "ema." if averaged else "model."
-    model = VideoDenoiser()
     model.load_state_dict({n[len(prefix) :]: t for n, t in everything.items() if n.startswith(prefix)})
     return model
 
@@ -123,10 +126,10 @@ def sample_sheet(
 
 
 def learning_rate(arguments: argparse.Namespace, steps: int, fraction: float) -> float:
-    warm = min(1.0, (steps + 1) / 60)
     if arguments.role == "generalist":
-        return arguments.lr * warm
-    return arguments.lr * warm * max(0.0, 1.0 - fraction)
+        return arguments.lr * min(1.0, (steps + 1) / 60)
+    # A branch starts from trained weights: it only has to fill its momentum.
+    return arguments.lr * min(1.0, (steps + 1) / 10) * max(0.0, 1.0 - fraction)
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -154,6 +157,7 @@ def train(arguments: argparse.Namespace) -> None:
     compiled = torch.compile(model, dynamic=False) if arguments.compile else model
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M, {len(own)} clips, {device}", flush=True)
     losses: list[float] = []
+    figures: dict[str, float] = {}
     # The same weights everywhere so far; other clips and noise from here on, in every process and every session.
     torch.manual_seed(1000 * arguments.seed + steps + 7919 * peers.rank)
     rng = np.random.default_rng([arguments.seed, steps, peers.rank])
@@ -207,7 +211,7 @@ def train(arguments: argparse.Namespace) -> None:
         return
     ema.copy_to(averaged)
     save_file({n: p.detach().contiguous() for n, p in averaged.named_parameters()}, out / "ema.safetensors")
-    figures = held_out_error(averaged, held, device, len(held))
+    figures = figures or held_out_error(averaged, held, device, len(held))
     summary = {"samples": seen, "minutes": clock.spent_s / 60, "validation": figures}
     (out / "summary.json").write_text(json.dumps(summary, indent=1))
 

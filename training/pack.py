@@ -178,11 +178,10 @@ def _preview(autoencoder: VideoAutoencoder, clips: ClipSet, count: int = 120) ->
     return fit_preview(torch.cat(latents), torch.cat(videos))
 
 
-def _averaged(folder: Path) -> tuple[VideoDenoiser, dict[str, Any] | None]:
+def _averaged(folder: Path) -> tuple[VideoDenoiser, dict[str, Any]]:
     model = VideoDenoiser()
     model.load_state_dict(load_file(folder / "ema.safetensors"))
-    summary = folder / "summary.json"
-    return model, json.loads(summary.read_text()) if summary.exists() else None
+    return model, json.loads((folder / "summary.json").read_text())
 
 
 def main() -> None:
@@ -205,8 +204,13 @@ def main() -> None:
         "probe": probe,
     }
     training: dict[str, Any] = {}
+    base = json.loads((root / "generalist" / "facts.json").read_text())
+    before = {"samples": int(base["samples"]), "minutes": base["spent_s"] / 60}
     for name, source in {"generalist": "single", **{d: f"expert-{d}" for d in DOMAINS}}.items():
-        parts[name], training[name] = _averaged(root / source)
+        parts[name], own = _averaged(root / source)
+        training[name] = own | {key: own[key] + before[key] for key in before}
+        if name == "generalist":
+            before = {key: training[name][key] for key in before}
     for name in ("autoencoder", "gate", "probe"):
         file = root / name / "summary.json"
         if file.exists():

@@ -28,9 +28,12 @@ class PackFile(_Part):
 class TrainingRecord(_Part):
     """What a component's training cost and reached; every figure measured by its trainer."""
 
-    samples: int = Field(ge=0)
+    samples: int = Field(ge=0, description="clips seen, those of the models it was branched from included")
     minutes: float = Field(ge=0)
     validation: dict[str, float] = Field(default_factory=dict)
+    share: float = Field(
+        default=1.0, ge=0, le=1, description="weight of the branch where it was blended with the generalist"
+    )
 
 
 class Component(_Part):

@@ -161,7 +161,7 @@ def test_training_and_run_time_compute_the_same_probabilities() -> None:
     np.testing.assert_allclose(policy.gate(seen), gate.numpy(), atol=2e-5)
 
 
-def test_the_shipped_policy_beats_greedy_on_held_out_traffic() -> None:
+def test_the_shipped_policy_gains_on_greedy_in_three_held_out_runs_under_heavy_load() -> None:
     deployment = deployment_of("object-transfer", load_profiles())
     gains = []
     for seed in (500_100, 500_101, 500_102):

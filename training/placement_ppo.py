@@ -50,7 +50,7 @@ TRAINING_SEEDS = 1_000_000  # seeds of training traffic start here; the study's 
 class Settings:
     """Everything a run depends on besides the seed."""
 
-    minutes: float = 1.0  # of processor time
+    minutes: float = 0.3  # of processor time
     experts: int = 4  # 1: PPO without mixture
     hidden: int = 16
     gate_hidden: int = 24
@@ -58,14 +58,14 @@ class Settings:
     copies: int = 8  # runs of each traffic; their mean is a baseline that knows the traffic
     rollout: int = 64  # decisions of each run between updates
     segments: int = 3  # rollouts of one traffic before a new one is drawn
-    loads: tuple[float, float] = (0.4, 1.1)  # offered loads, drawn for each copy
-    main_share: float = 0.8  # share of traffics that come from the main scenario
-    gamma: float = 0.97
+    loads: tuple[float, float] = (0.3, 1.05)  # offered loads, drawn for each copy
+    main_share: float = 0.7  # share of traffics that come from the main scenario
+    gamma: float = 0.95
     lam: float = 0.9
     clip: float = 0.2
     epochs: int = 3
     minibatch: int = 2048
-    lr: float = 6e-3
+    lr: float = 4e-3
     entropy: float = 0.01
     balance: float = 0.01  # weight of the gate's load balance
     value_weight: float = 0.5
@@ -368,6 +368,7 @@ def train(settings: Settings, seed: int, out: Path, name: str = "policy") -> Pat
     facts = {"seed": seed, "decisions": decisions, **asdict(settings)}
     tensors = {key: value.detach().contiguous() for key, value in actor.state_dict().items()}
     save_file(tensors, path, metadata={key: str(value) for key, value in facts.items()})
+    path.chmod(0o644)
     return path
 
 

@@ -324,16 +324,19 @@ def regimes(weights: Path, path: Path, requests: int = 400) -> dict[str, Any]:
         gates.append(gate)
         ledger.commit(request, choice, t)
     wait, gate = np.concatenate(waits), np.concatenate(gates)
-    edges = np.quantile(wait, np.linspace(0, 1, 11))
-    groups = np.clip(np.searchsorted(edges, wait, side="right") - 1, 0, 9)
-    means = np.array([gate[groups == g].mean(axis=0) for g in range(10)])
-    centre = np.array([wait[groups == g].mean() for g in range(10)])
+    edges = np.unique(np.quantile(wait, np.linspace(0, 1, 11)))  # equal where many wait for nothing
+    count = len(edges) - 1
+    groups = np.clip(np.searchsorted(edges, wait, side="right") - 1, 0, count - 1)
+    means = np.array([gate[groups == g].mean(axis=0) for g in range(count)])
+    centre = np.array([wait[groups == g].mean() for g in range(count)])
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axis = figure.subplots()
-    axis.stackplot(range(10), means.T, labels=[f"expert {m + 1}" for m in range(policy.experts)], alpha=0.85)
-    axis.set_xticks(range(10), [f"{c:.1f}" for c in centre])
+    axis.stackplot(
+        range(count), means.T, labels=[f"expert {m + 1}" for m in range(policy.experts)], alpha=0.85
+    )
+    axis.set_xticks(range(count), [f"{c:.1f}" for c in centre])
     axis.set(
-        xlabel="mean known wait over the options (s), deciles",
+        xlabel="mean known wait over the options (s), groups of equal size",
         ylabel="gate weight",
         ylim=(0, 1),
         title="Which expert the gate calls for",
@@ -350,7 +353,7 @@ def main() -> None:
         "what", choices=["train", "compare", "small", "theory", "throughput", "scenarios", "regimes"]
     )
     parser.add_argument("--out", type=Path, default=Path("out/moe-ppo"), help="folder of trained policies")
-    parser.add_argument("--minutes", type=float, default=0.4, help="processor minutes of each training run")
+    parser.add_argument("--minutes", type=float, default=0.3, help="processor minutes of each training run")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=300)
     parser.add_argument("--load", type=float, default=0.7)

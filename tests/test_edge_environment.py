@@ -43,7 +43,7 @@ def play(env: PlacementEnv, seed: int, chooser: np.random.Generator) -> tuple[di
 def test_it_passes_the_parallel_api_test(env: PlacementEnv) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # the test warns about what it does not like
-        parallel_api_test(env, num_cycles=200)
+        parallel_api_test(env, num_cycles=60)
 
 
 def test_there_is_one_agent_for_each_provider_of_the_scenario(env: PlacementEnv) -> None:

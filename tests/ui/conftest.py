@@ -19,11 +19,7 @@ ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
 
 
 @pytest.fixture(scope="session")
-def served(pack_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    if not (pack_dir / "pack.yaml").exists():
-        from training.pack import write_random_pack
-
-        pack_dir = write_random_pack(tmp_path_factory.mktemp("pack"))
+def served(pack_dir: Path) -> Iterator[Served]:
     with studio.serve(pack_dir) as running:
         yield running
 

@@ -128,7 +128,7 @@ MoE.views.edge = (root, trigger) => {
             el("i", { class: `mv-task mv-kind-${e.kind}`, title: `${e.stage}: ${format.ms(e.end_ms - e.start_ms)}`,
               style: { left: `${(e.start_ms / end) * 100}%`, width: `${Math.max(0.15, ((e.end_ms - e.start_ms) / end) * 100)}%`, ...(e.expert && experts[e.expert] ? { "--c": experts[e.expert].colour } : {}) } }))))),
         el("div", { class: "mv-gantt-row" }, el("span", { class: "mv-gantt-name" }), el("span", { class: "mv-gantt-lane mv-gantt-axis" },
-          ...ticks.map((t) => el("span", { style: { left: `${(t / end) * 100}%` } }, t === 0 ? "0" : format.ms(t)))))),
+          ...ticks.map((t) => el("span", { class: t / end > 0.96 ? "mv-end" : null, style: { left: `${(t / end) * 100}%` } }, t === 0 ? "0" : format.ms(t)))))),
       el("ul", { class: "mv-legend mv-small" },
         ...used.map((id) => el("li", {}, swatch(experts[id] ? experts[id].colour : "#888"), experts[id] ? experts[id].title : id)),
         ...kinds.map((kind) => el("li", {}, el("span", { class: `mv-swatch mv-kind-${kind}`, "aria-hidden": "true" }), kindName[kind] || kind))));

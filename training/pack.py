@@ -137,7 +137,7 @@ def write_pack(
         "preview": component("preview", "latent-preview", {}, torch.float32),
         "generalist": denoiser(
             "generalist", "Generalist", "all",
-            "The single model: all domains, as many samples as all experts together.", "#8a8f98",
+            "The single model of every comparison: all domains. The experts were branched from it.", "#8a8f98",
         ),
         "experts": [denoiser(domain, title, domain, text, colour) for domain, (title, text, colour) in EXPERTS.items()],
         "gate": component("gate", "text-sigma", {"experts": len(EXPERTS)}, torch.float32),

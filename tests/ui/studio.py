@@ -124,12 +124,19 @@ class Watched:
 
 def set_steps(page: Page, steps: int) -> None:
     """Fewer steps than the default keep a test short."""
-    if not page.locator("#steps input[type=number]").is_visible():
-        page.get_by_role("button", name="Advanced").click()
     field = page.locator("#steps input[type=number]")
-    field.fill(str(steps))
-    field.press("Tab")
-    page.wait_for_function(f"document.querySelectorAll('.mv-gate .mv-column').length === {steps}")
+    if not field.is_visible():
+        page.get_by_role("button", name="Advanced").click()
+        field.wait_for(state="visible")
+    drawn = f"document.querySelectorAll('.mv-gate .mv-column').length === {steps}"
+    for _ in range(20):
+        # Gradio sets a slider that has just been unfolded to its default once more, over what was typed meanwhile.
+        field.fill(str(steps))
+        field.press("Tab")
+        page.wait_for_timeout(400)
+        if field.input_value() == str(steps):
+            break
+    page.wait_for_function(drawn)
 
 
 def state(page: Page, wanted: str) -> None:

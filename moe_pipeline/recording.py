@@ -20,7 +20,15 @@ from moe_pipeline.schema.gate import GateDecision
 from moe_pipeline.schema.metrics import ClipMetrics
 from moe_pipeline.schema.placement import Placement
 from moe_pipeline.schema.plan import ScenePlan
-from moe_pipeline.schema.record import ClipInfo, Environment, PackIdentity, RunRecord, RunTiming, StepTiming
+from moe_pipeline.schema.record import (
+    ClipInfo,
+    ComparisonRecord,
+    Environment,
+    PackIdentity,
+    RunRecord,
+    RunTiming,
+    StepTiming,
+)
 from moe_pipeline.schema.request import ResolvedRequest
 
 E = TypeVar("E")
@@ -128,8 +136,8 @@ def require_writable(folder: Path) -> None:
         ) from error
 
 
-def write_record(path: Path, record: RunRecord) -> None:
-    """Write a record as JSON: under a temporary name first, so that a reader never sees half of it.
+def write_record(path: Path, record: RunRecord | ComparisonRecord) -> None:
+    """Write a record or a comparison as JSON: under a temporary name first, so that a reader never sees half of it.
 
     Raises:
         MoEverseError: the file cannot be written.

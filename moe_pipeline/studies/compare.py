@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from moe_pipeline.interfaces import Cancelled, Clip, Event, Failed, Finished, RunControl
 from moe_pipeline.pipeline import MoEVideoPipeline
+from moe_pipeline.recording import write_record
 from moe_pipeline.schema.record import ComparisonRecord
 from moe_pipeline.schema.request import Mode, SceneRequest
 from moe_pipeline.video import side_by_side, write_mp4
@@ -50,8 +49,6 @@ def write_comparison(clips: dict[Mode, Clip], out: Path) -> None:
     record = ComparisonRecord(runs={mode: clip.record for mode, clip in clips.items()})
     fps = clips["moe"].record.clip.fps
     write_mp4(side_by_side(clips["moe"].frames, clips["single"].frames), out / SIDE_BY_SIDE, fps)
-    part = out / "record.part"
-    part.write_text(json.dumps(record.model_dump(mode="json"), indent=1), encoding="utf-8")
-    os.replace(part, out / RECORD)
+    write_record(out / RECORD, record)
     for mode in clips:
         (out / f"{mode}.json").unlink(missing_ok=True)

@@ -139,7 +139,8 @@ def train(arguments: argparse.Namespace) -> None:
     torch.manual_seed(arguments.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     domain = arguments.domain if arguments.role == "expert" else None
-    own, everything = LatentSet(Path(arguments.data), domain), LatentSet(Path(arguments.data))
+    folders = [Path(folder) for folder in arguments.data]
+    own, everything = LatentSet(*folders, domain=domain), LatentSet(*folders)
     held = LatentSet(Path(arguments.held))
     out = Path(arguments.out)
     model = VideoDenoiser().to(device)
@@ -148,7 +149,9 @@ def train(arguments: argparse.Namespace) -> None:
             load_denoiser(Path(arguments.start), averaged=arguments.start_averaged).state_dict()
         )
     averaged = VideoDenoiser().to(device)
-    optimiser = MuonAdamW(model, lr=arguments.lr, adam_only=("table", "modulation", "_in.", "patch_out"))
+    optimiser = MuonAdamW(
+        model, lr=arguments.lr, adam_only=("table", "modulation", "_in.", "patch_out"), sharing=peers
+    )
     ema, store, curve = Ema(model, arguments.ema), Checkpoints(out), Curve(out / "curve.csv")
     clock = RunningClock(arguments.minutes, device)
     facts = store.load(model, ema, optimiser) or {}
@@ -222,7 +225,7 @@ def main() -> None:
     parser.add_argument("--domain", help="the expert's domain")
     parser.add_argument("--start", help="training folder to branch from")
     parser.add_argument("--start-averaged", action="store_true", help="branch from the averaged weights")
-    parser.add_argument("--data", required=True, help="folder of encoded shards")
+    parser.add_argument("--data", required=True, nargs="+", help="folders of encoded shards")
     parser.add_argument("--held", required=True, help="folder of encoded held-out shards")
     parser.add_argument("--autoencoder", help="training folder of the autoencoder, for sample sheets")
     parser.add_argument("--sheets", action="store_true", help="a sample sheet at each validation")

@@ -90,10 +90,10 @@ def encode_shard(frames: Path, out: Path, model: VideoAutoencoder) -> None:
 
 
 class LatentSet:
-    """Encoded clips of one folder as memory maps; `refresh` picks up new shards."""
+    """Encoded clips of one or more folders as memory maps; `refresh` picks up new shards."""
 
-    def __init__(self, folder: Path, domain: str | None = None) -> None:
-        self.folder, self.domain = folder, domain
+    def __init__(self, *folders: Path, domain: str | None = None) -> None:
+        self.folders, self.domain = folders, domain
         self._latents: list[npt.NDArray[Any]] = []
         self._texts: list[npt.NDArray[Any]] = []
         self._masks: list[npt.NDArray[Any]] = []
@@ -103,15 +103,15 @@ class LatentSet:
         self.refresh()
 
     def refresh(self) -> int:
-        for path in sorted(self.folder.glob("shard-*.latents.npy")):
+        for path in (p for folder in self.folders for p in sorted(folder.glob("shard-*.latents.npy"))):
             if path in self._seen:
                 continue
             self._seen.add(path)
             stem = path.name.removesuffix(".latents.npy")
-            facts = [json.loads(line) for line in (self.folder / f"{stem}.jsonl").read_text().splitlines()]
+            facts = [json.loads(line) for line in (path.parent / f"{stem}.jsonl").read_text().splitlines()]
             self._latents.append(np.load(path, mmap_mode="r"))
-            self._texts.append(np.load(self.folder / f"{stem}.text.npy", mmap_mode="r"))
-            self._masks.append(np.load(self.folder / f"{stem}.mask.npy", mmap_mode="r"))
+            self._texts.append(np.load(path.parent / f"{stem}.text.npy", mmap_mode="r"))
+            self._masks.append(np.load(path.parent / f"{stem}.mask.npy", mmap_mode="r"))
             for row, fact in enumerate(facts):
                 if self.domain is None or self.domain in fact["domains"]:
                     self._where.append((len(self._latents) - 1, row))

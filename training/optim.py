@@ -8,6 +8,7 @@ takes the same learning rate as AdamW (Liu et al., "Muon is scalable for LLM tra
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,12 +30,22 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     return x.mT if tall else x
 
 
+class Sharing(Protocol):
+    """Processes that share the orthogonalisation: `training.peers.Peers`."""
+
+    rank: int
+    world: int
+
+    def sum(self, flat: Tensor) -> None: ...
+
+
 class MuonAdamW:
     """One optimiser over a module's named parameters.
 
     Args:
         module: its 2D weights with both sides of at least `smallest` go to Muon, everything else to AdamW.
         lr: learning rate of both.
+        sharing: processes with equal weights and gradients; each orthogonalises its part of Muon's matrices.
         weight_decay: decoupled, on Muon's matrices only.
     """
 
@@ -47,7 +58,9 @@ class MuonAdamW:
         betas: tuple[float, float] = (0.9, 0.98),
         smallest: int = 16,
         adam_only: tuple[str, ...] = (),
+        sharing: Sharing | None = None,
     ) -> None:
+        self.sharing = sharing
         self.parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
         self.lr, self.momentum, self.weight_decay, self.betas = lr, momentum, weight_decay, betas
         self.step_count = 0
@@ -70,8 +83,18 @@ class MuonAdamW:
         """Apply the gradients at learning rate `lr` (the constructor's if None)."""
         rate = self.lr if lr is None else lr
         self.step_count += 1
-        for shape, names in self.groups.items():
-            self._muon(shape, [n for n in names if self.parameters[n].grad is not None], rate)
+        groups = {
+            shape: [n for n in names if self.parameters[n].grad is not None]
+            for shape, names in self.groups.items()
+        }
+        directions = self._directions({shape: names for shape, names in groups.items() if names})
+        for shape, names in groups.items():
+            scale = 0.2 * max(shape) ** 0.5
+            for name in names:
+                p = self.parameters[name]
+                if self.weight_decay:
+                    p.mul_(1.0 - rate * self.weight_decay)
+                p.add_(directions[name].to(p.dtype), alpha=-rate * scale)
         self._adam([n for n in self.adam_names if self.parameters[n].grad is not None], rate)
 
     def _slot(self, key: str, like: Tensor) -> Tensor:
@@ -79,23 +102,28 @@ class MuonAdamW:
             self.state[key] = torch.zeros_like(like, dtype=torch.float32)
         return self.state[key]
 
-    def _muon(self, shape: tuple[int, ...], names: list[str], rate: float) -> None:
-        if not names:
-            return
-        updates = []
-        for name in names:
-            p = self.parameters[name]
-            assert p.grad is not None
-            buffer = self._slot(f"muon.{name}", p)
-            buffer.lerp_(p.grad.float(), 1.0 - self.momentum)
-            updates.append(p.grad.float().lerp(buffer, self.momentum))  # Nesterov form
-        directions = orthogonalise(torch.stack(updates))
-        scale = 0.2 * max(shape) ** 0.5
-        for name, direction in zip(names, directions, strict=True):
-            p = self.parameters[name]
-            if self.weight_decay:
-                p.mul_(1.0 - rate * self.weight_decay)
-            p.add_(direction.to(p.dtype), alpha=-rate * scale)
+    def _directions(self, groups: dict[tuple[int, ...], list[str]]) -> dict[str, Tensor]:
+        """Muon's direction for every matrix, in bf16; with `sharing`, each process computes its part."""
+        rank, world = (self.sharing.rank, self.sharing.world) if self.sharing else (0, 1)
+        directions: dict[str, Tensor] = {}
+        for shape, names in groups.items():
+            updates = []
+            for name in names:
+                gradient = self.parameters[name].grad
+                assert gradient is not None
+                buffer = self._slot(f"muon.{name}", gradient)
+                buffer.lerp_(gradient.float(), 1.0 - self.momentum)
+                updates.append(gradient.float().lerp(buffer, self.momentum))  # Nesterov form
+            mine = slice(rank, None, world)
+            if self.sharing is None or world == 1:
+                directions |= zip(names, orthogonalise(torch.stack(updates)), strict=True)
+                continue
+            everything = torch.zeros(len(names), *shape, dtype=torch.bfloat16, device=updates[0].device)
+            if names[mine]:
+                everything[mine] = orthogonalise(torch.stack(updates[mine]))
+            self.sharing.sum(everything)  # the parts of the others are zero: nothing is rounded
+            directions |= zip(names, everything, strict=True)
+        return directions
 
     def _adam(self, names: list[str], rate: float) -> None:
         if not names:

@@ -34,6 +34,11 @@ class Peers:
         """This process's part of a batch."""
         return batch // self.world
 
+    def sum(self, flat: Tensor) -> None:
+        """Replace a tensor by its sum over the processes."""
+        if self.world > 1:
+            dist.all_reduce(flat)
+
     @torch.no_grad()
     def average_gradients(self, module: nn.Module, spent_s: float) -> float:
         """Replace every gradient by the mean over the processes; returns the leader's running time in seconds."""

@@ -1,6 +1,6 @@
 """Render clips of the worlds: `python -m training.render --clips N --seed S --out DIR`.
 
-Clip i depends on (seed, i, domains, split) alone: any number of workers, and a run that was stopped and
+Clip i depends on (seed, i, domains, split, composed) alone: any number of workers, and a run that was stopped and
 started again, give the same bytes.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from moe_pipeline.schema.errors import MoEverseError
-from training.worlds.attributes import DOMAINS, SceneAttributes, held_out, sample
+from training.worlds.attributes import DOMAINS, SUBJECT_SHARE, SceneAttributes, held_out, sample
 from training.worlds.captions import captions
 from training.worlds.shards import CLIPS_A_SHARD, is_whole, write_shard
 
@@ -36,6 +36,7 @@ class RenderPlan:
     seed: int
     domains: tuple[str, ...]
     split: str
+    composed: float = SUBJECT_SHARE
 
     def shards(self) -> list[range]:
         return [
@@ -55,7 +56,7 @@ def attributes_of(plan: RenderPlan, index: int) -> SceneAttributes:
     """Draw scenes for clip `index` until one lies in the split."""
     rng = np.random.default_rng([plan.seed, 11, index])
     while True:
-        drawn = sample(rng, domain_of(plan, index))
+        drawn = sample(rng, domain_of(plan, index), plan.composed)
         if plan.split == "any" or held_out(drawn) == (plan.split == "held-out"):
             return drawn
 
@@ -104,7 +105,7 @@ def _agree(plan: RenderPlan, folder: Path) -> None:
     path = folder / "render.json"
     wanted = json.loads(json.dumps({"format": FORMAT, **asdict(plan)}))
     if path.is_file():
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = {"composed": SUBJECT_SHARE} | json.loads(path.read_text(encoding="utf-8"))
         differing = sorted(key for key in wanted if stored.get(key) != wanted[key])
         if differing:
             said = ", ".join(f"{key} {stored.get(key)} (asked: {wanted[key]})" for key in differing)
@@ -156,8 +157,16 @@ def main() -> int:
         default="train",
         help="train leaves the held-out attribute combinations away, held-out renders only these",
     )
+    parser.add_argument(
+        "--composed",
+        type=float,
+        default=SUBJECT_SHARE,
+        help="share, 0 to 1, of cities, landscapes, interiors and spaces that have a subject in them",
+    )
     options = parser.parse_args()
-    plan = RenderPlan(options.clips, options.seed, tuple(options.domains), options.split)
+    if not 0.0 <= options.composed <= 1.0:
+        parser.error(f"--composed is a share between 0 and 1, not {options.composed}")
+    plan = RenderPlan(options.clips, options.seed, tuple(options.domains), options.split, options.composed)
     try:
         done = sum(len(shard) for k, shard in enumerate(plan.shards()) if is_whole(options.out, k))
         with tqdm(total=plan.clips, initial=done, unit="clip") as bar:

@@ -56,7 +56,7 @@ SPEEDS: tuple[str, ...] = ("slow", "normal", "fast")
 POSITIONS: tuple[str, ...] = ("left", "centre", "right")
 DEPTHS: tuple[str, ...] = ("near", "far")
 
-SUBJECT_SHARE = 0.36  # of the clips of city, landscape, interior and space
+SUBJECT_SHARE = 0.36  # of the clips of city, landscape, interior and space, unless a render asks for another
 HELD_OUT_PERCENT = 18
 
 
@@ -101,17 +101,20 @@ def _pick(rng: np.random.Generator, words: tuple[str, ...], weights: tuple[float
     return words[int(rng.choice(len(words), p=p))]
 
 
-def _subject(rng: np.random.Generator, world: str) -> str:
+def _subject(rng: np.random.Generator, world: str, composed: float) -> str:
     if world in ("avatar", "object"):
         return world
-    if rng.random() >= SUBJECT_SHARE:
+    if rng.random() >= composed:
         return "none"
     return _pick(rng, ("avatar", "vehicle", "object"), (0.5, 0.25, 0.25))
 
 
-def sample(rng: np.random.Generator, world: str) -> SceneAttributes:
-    """Draw a scene of `world` (one of DOMAINS); the same generator state gives the same scene."""
-    subject = _subject(rng, world)
+def sample(rng: np.random.Generator, world: str, composed: float = SUBJECT_SHARE) -> SceneAttributes:
+    """Draw a scene of `world` (one of DOMAINS); the same generator state gives the same scene.
+
+    `composed` is the probability, 0 to 1, that a city, landscape, interior or space has a subject in it.
+    """
+    subject = _subject(rng, world, composed)
     own = world in ("avatar", "object")
     domains = (world,) if own or subject == "none" else (world, "avatar" if subject == "avatar" else "object")
     names = tuple(COLOURS)

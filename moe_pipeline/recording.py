@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-import os
 import tempfile
 import time
 import uuid
@@ -13,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from moe_pipeline.atomic import write_text
 from moe_pipeline.interfaces import Frames, RunControl, RunWarning
 from moe_pipeline.memory import peak_cuda_bytes, peak_rss_bytes
 from moe_pipeline.schema.errors import MoEverseError
@@ -137,19 +137,9 @@ def require_writable(folder: Path) -> None:
 
 
 def write_record(path: Path, record: RunRecord | ComparisonRecord) -> None:
-    """Write a record or a comparison as JSON: under a temporary name first, so that a reader never sees half of it.
+    """Write a record or a comparison as JSON, whole or not at all.
 
     Raises:
         MoEverseError: the file cannot be written.
     """
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(json.dumps(record.model_dump(mode="json"), indent=1), encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise MoEverseError(
-            "unwritable",
-            f"{path} cannot be written ({error.strerror or 'unknown reason'}).",
-            "Choose a folder that can be written to and has space left.",
-        ) from error
+    write_text(path, json.dumps(record.model_dump(mode="json"), indent=1))

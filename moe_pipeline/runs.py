@@ -1,4 +1,4 @@
-"""Where the files of runs live: a store of expiring folders, checked output folders, atomic writes.
+"""Where the files of runs live: a store of expiring folders, and output folders that fill all at once.
 
 A run id is the only thing that a request may say about the file system, and it is matched against a pattern
 before a path is made of it. Nothing is created by importing this module or by making a `RunStore`.
@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from moe_pipeline.atomic import unwritable
 from moe_pipeline.schema.errors import MoEverseError
 
 RUN_ID = re.compile(r"[0-9a-f]{16}")
-_ASK_OTHER_FOLDER = "Name a folder that you may write to."
 
 
 def cache_root() -> Path:
@@ -55,7 +55,7 @@ class RunStore:
                     folder.mkdir(mode=0o700)
                     return folder
         except OSError as error:
-            raise _unwritable(self.root, error) from error
+            raise unwritable(self.root, error) from error
 
     def folder(self, run_id: str) -> Path:
         """The folder of a run.
@@ -98,29 +98,6 @@ def _last_change(folder: Path) -> float:
         return time.time()
 
 
-def write_json_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old file or the whole new one, never a part.
-
-    Raises:
-        MoEverseError: `unwritable`; what was there before is untouched.
-    """
-    path = Path(path)
-    temporary: str | None = None
-    try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it private; a record is for whoever may read its folder
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)
-        raise _unwritable(path, error) from error
-
-
 @contextmanager
 def output_folder(path: Path) -> Iterator[Path]:
     """Results for a folder that the caller named appear there all together, or not at all.
@@ -141,14 +118,14 @@ def output_folder(path: Path) -> Iterator[Path]:
             with tempfile.TemporaryFile(dir=draft) as probe:
                 probe.write(b"\0")
         except OSError as error:
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
         yield draft
         try:
             for result in sorted(draft.iterdir()):
                 os.replace(result, path / result.name)
             draft.rmdir()
         except OSError as error:
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         for folder in made:
@@ -168,10 +145,3 @@ def _missing_parents(path: Path) -> list[Path]:
             break
         missing.append(folder)
     return missing
-
-
-def _unwritable(path: Path, error: OSError) -> MoEverseError:
-    reason = (error.strerror or "error").lower()
-    shown = str(path)
-    shown = shown if len(shown) <= 120 else f"{shown[:117]}..."
-    return MoEverseError("unwritable", f"{shown} cannot be written ({reason}).", _ASK_OTHER_FOLDER)

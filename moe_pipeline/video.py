@@ -10,7 +10,6 @@ import hashlib
 import io
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moe_pipeline.atomic import replacing
 from moe_pipeline.schema.errors import MoEverseError
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ def write_mp4(
             remedy="Use one of: " + ", ".join(MP4_METADATA_KEYS) + ".",
         )
     target = Path(path)
-    with _atomic_file(target) as temporary:
+    with replacing(target) as temporary:
         _encode(frames, temporary, fps, tags, crf)
 
 
@@ -278,49 +278,6 @@ def _check_writable_frames(frames: NDArray[np.uint8], fps: float) -> None:
             message=f"{fps:g} frames per second cannot be written.",
             remedy="Give a rate above 0 and at most 240.",
         )
-
-
-class _atomic_file:
-    """Context: a temporary path beside `target` that replaces it on success and vanishes on failure."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-        self.temporary = target
-
-    def __enter__(self) -> Path:
-        try:
-            self.target.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(
-                prefix=f".{self.target.stem[:32]}-",
-                suffix=f".part{self.target.suffix}",
-                dir=self.target.parent,
-            )
-        except OSError as error:
-            raise _unwritable(self.target, error) from error
-        os.close(handle)
-        self.temporary = Path(name)
-        return self.temporary
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        try:
-            if kind is None:
-                umask = os.umask(0)
-                os.umask(umask)
-                # mkstemp made it private; a clip is an ordinary file
-                os.chmod(self.temporary, 0o666 & ~umask)
-                os.replace(self.temporary, self.target)
-        except OSError as failure:
-            raise _unwritable(self.target, failure) from failure
-        finally:
-            self.temporary.unlink(missing_ok=True)
-
-
-def _unwritable(target: Path, error: OSError) -> MoEverseError:
-    return MoEverseError(
-        code="unwritable",
-        message=f"{target} cannot be written ({error.strerror or 'unknown reason'}).",
-        remedy="Choose a folder that can be written to and has space left.",
-    )
 
 
 def _encode(frames: NDArray[np.uint8], path: Path, fps: float, tags: dict[str, str], crf: int) -> None:

@@ -156,7 +156,7 @@ def test_files_hold_every_clip_and_every_count(gallery, tmp_path):
     series = [r for r in csv.DictReader((tmp_path / "series.csv").open()) if r["clip"] == "disc.mp4"]
     smooth = [int(r["frame"]) for r in series if r["metric"] == "motion_smoothness_flow"]
     assert smooth == [1, 3, 5, 7]
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob("*.part*"))
 
 
 # ------------------------------------------------------------------------------------------ VBench's layout

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_pipeline.runs import RUN_ID, RunStore, cache_root, output_folder, write_json_atomically
+from moe_pipeline.atomic import write_text
+from moe_pipeline.runs import RUN_ID, RunStore, cache_root, output_folder
 from moe_pipeline.schema.errors import MoEverseError
 
 
@@ -78,14 +79,14 @@ def test_the_default_root_is_the_users_cache(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "record.json"
-    write_json_atomically(path, "old")
+    write_text(path, "old")
 
     def refuse(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(MoEverseError, match="no space left") as refused:
-        write_json_atomically(path, "new")
+        write_text(path, "new")
     assert refused.value.code == "unwritable"
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["record.json"]
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import torch
 from safetensors.torch import load_file
 from tqdm import tqdm
 
+from moe_pipeline.atomic import replacing
 from moe_pipeline.diffusion.autoencoder import VideoAutoencoder, to_model_range
 from moe_pipeline.engine import Engine, EngineConfig
 from moe_pipeline.packs import open_pack
@@ -54,10 +54,8 @@ def load_autoencoder(folder: Path, device: torch.device) -> VideoAutoencoder:
 
 
 def _save(path: Path, array: npt.NDArray[Any]) -> None:
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
+    with replacing(path) as part, part.open("wb") as file:
         np.save(file, array)
-    os.replace(part, path)
 
 
 @torch.inference_mode()

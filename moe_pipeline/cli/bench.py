@@ -31,8 +31,9 @@ def bench(
     Warm, as single model, to the first preview, from a cold start, and in memory; medians of repeated runs.
     """
     with results_only() as results:
+        from moe_pipeline.atomic import write_text
         from moe_pipeline.packs import open_pack
-        from moe_pipeline.runs import output_folder, write_json_atomically
+        from moe_pipeline.runs import output_folder
 
         open_pack(pack)
         with output_folder(out) as draft:
@@ -40,8 +41,8 @@ def bench(
 
             report = measure(opt.open_pipeline(pack), pack, repeats=repeats, cold_repeats=cold, say=_say)
             text = report_text(report)
-            write_json_atomically(draft / "bench.json", report.model_dump_json(indent=1) + "\n")
-            write_json_atomically(draft / "bench.md", markdown(report))
+            write_text(draft / "bench.json", report.model_dump_json(indent=1) + "\n")
+            write_text(draft / "bench.md", markdown(report))
         print(report.model_dump_json(indent=1) if json else text, file=results)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from moe_pipeline.atomic import write_text
 from moe_pipeline.metrics import METRICS, measure
 from moe_pipeline.metrics.latency import ResourceMeter, latency_of
 from moe_pipeline.schema.errors import MoEverseError
@@ -24,7 +25,7 @@ from moe_pipeline.schema.record import Environment, PackIdentity
 from moe_pipeline.schema.request import SceneRequest
 from moe_pipeline.studies.bootstrap import Interval, paired_interval
 from moe_pipeline.studies.case_prompts import CASE_PROMPTS
-from moe_pipeline.studies.evaluation_files import prepare_folder, write_text
+from moe_pipeline.studies.evaluation_files import prepare_folder
 from moe_pipeline.video import write_mp4
 
 if TYPE_CHECKING:

@@ -23,6 +23,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from moe_pipeline._version import __version__
+from moe_pipeline.atomic import write_text
 from moe_pipeline.metrics import METRICS, FeatureEncoder, measure
 from moe_pipeline.metrics.aggregate import DIMENSIONS, missing_for, quality_score
 from moe_pipeline.schema.errors import MoEverseError
@@ -273,7 +274,7 @@ def _result_file(folder: Path, clip: ClipEvaluation, settings: Settings) -> Path
 
 
 def _store(folder: Path, result: ClipEvaluation, settings: Settings) -> None:
-    evaluation_files.write_text(_result_file(folder, result, settings), result.model_dump_json(indent=1))
+    write_text(_result_file(folder, result, settings), result.model_dump_json(indent=1))
 
 
 def _load(folder: Path, source: ClipEvaluation, settings: Settings) -> ClipEvaluation | None:

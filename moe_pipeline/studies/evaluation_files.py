@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from moe_pipeline.atomic import unwritable, write_text
 from moe_pipeline.metrics.aggregate import DIMENSIONS
-from moe_pipeline.schema.errors import MoEverseError
 from moe_pipeline.schema.metrics import ClipEvaluation, EvaluationReport
 from moe_pipeline.studies.clip_sources import prompt_of_name
 
@@ -27,25 +26,8 @@ def prepare_folder(folder: Path) -> Path:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise MoEverseError(
-            "unwritable", f"{folder} cannot be written ({error.strerror}).", "Choose another output folder."
-        ) from error
+        raise unwritable(folder, error) from error
     return folder
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in one step: a reader sees the old file or the new one, never half."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8", newline="")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise MoEverseError(
-            "unwritable", f"{path} cannot be written ({error.strerror}).", "Check free space and permissions."
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_report(report: EvaluationReport, folder: Path, *, vbench: bool) -> list[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_pipeline.atomic import replacing, write_text
 from moe_pipeline.schema.errors import MoEverseError
 
 CLIPS_A_SHARD = 50
@@ -21,15 +21,11 @@ def shard_paths(folder: Path, number: int) -> tuple[Path, Path]:
 
 
 def write_shard(folder: Path, number: int, clips: NDArray[np.uint8], lines: list[dict[str, Any]]) -> None:
-    """Write both files under temporary names, then rename; the metadata last, so that it marks a whole shard."""
+    """Write both files, each whole or not at all; the metadata last, so that it marks a whole shard."""
     array_path, lines_path = shard_paths(folder, number)
-    part = array_path.with_suffix(".npy.part")
-    with part.open("wb") as file:
+    with replacing(array_path) as part, part.open("wb") as file:
         np.save(file, clips)
-    os.replace(part, array_path)
-    part = lines_path.with_suffix(".jsonl.part")
-    part.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    os.replace(part, lines_path)
+    write_text(lines_path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def is_whole(folder: Path, number: int) -> bool:

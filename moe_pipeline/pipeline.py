@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from moe_pipeline import interfaces as ev
 from moe_pipeline.catalogue import catalog
-from moe_pipeline.diffusion.flow import noise_schedule
+from moe_pipeline.decisions import notes, place_request, route_request
 from moe_pipeline.diffusion.guidance import ClassifierFree
 from moe_pipeline.diffusion.sampler import initial_noise, sample
-from moe_pipeline.edge import ProfileLibrary, load_profiles, place
+from moe_pipeline.edge import ProfileLibrary, load_profiles
 from moe_pipeline.engine import Engine, EngineConfig, GuidedMixture
 from moe_pipeline.experts.cache import ExpertCache
 from moe_pipeline.features import PackFeatures
-from moe_pipeline.gating.routing import route, single
 from moe_pipeline.metrics import measure
 from moe_pipeline.packs import Pack, open_pack
 from moe_pipeline.prompting.decompose import decompose
@@ -32,11 +33,13 @@ from moe_pipeline.schema.profiles import EdgeScenario
 from moe_pipeline.schema.record import PackIdentity, RunRecord, StepTiming
 from moe_pipeline.schema.request import ResolvedRequest, SceneRequest, resolve
 from moe_pipeline.video import write_mp4
-from moe_pipeline.workloads import request_workloads
 
 __all__ = ["EngineConfig", "MoEVideoPipeline", "catalog"]
 
+log = logging.getLogger(__name__)
+
 CLIP_NAME, RECORD_NAME = "clip.mp4", "record.json"
+UNEXPECTED = "unexpected"
 
 
 class MoEVideoPipeline:
@@ -75,15 +78,19 @@ class MoEVideoPipeline:
     def gate(self, request: SceneRequest) -> GateDecision:
         """Routing of every denoising step, without denoising."""
         resolved = self.resolve(request)
-        return self._route(resolved, decompose(resolved.prompt))[0]
+        return route_request(self.engine, resolved, decompose(resolved.prompt))[0]
 
     def place(
         self, request: SceneRequest, *, killed: frozenset[str] = frozenset(), bandwidth_scale: float = 1.0
     ) -> Placement:
         """Where each active expert would run, without denoising."""
         resolved = self.resolve(request)
-        gate = self._route(resolved, decompose(resolved.prompt))[0]
-        return self._place(resolved, gate, killed, bandwidth_scale)
+        gate = route_request(self.engine, resolved, decompose(resolved.prompt))[0]
+        return place_request(self.engine, self.profiles, resolved, gate, killed, bandwidth_scale)
+
+    def notes(self, request: SceneRequest, plan: ScenePlan, gate: GateDecision) -> tuple[str, ...]:
+        """Sentences about what this pack will not do for the prompt; the stream says the same as warnings."""
+        return tuple(message for _, message in notes(self.engine, self.resolve(request), plan, gate))
 
     def generate(
         self, request: SceneRequest, *, out: Path | None = None, control: ev.RunControl | None = None
@@ -136,6 +143,11 @@ class MoEVideoPipeline:
             yield run.event(ev.Cancelled, after_steps=len(run.steps))
         except MoEverseError as error:
             yield run.event(ev.Failed, code=error.code, message=error.sentence())
+        except (
+            Exception
+        ) as error:  # a defect of ours: whoever watches still gets an end, and the log says where
+            log.exception("run %s failed", run.id)
+            yield run.event(ev.Failed, code=UNEXPECTED, message=_unexpected(error))
 
     def _run(self, run: Run, out: Path | None, previews: bool, name: str) -> Iterator[ev.Event]:
         request = run.request
@@ -144,9 +156,9 @@ class MoEVideoPipeline:
         plan = decompose(request.prompt)
         yield run.event(ev.Planned, plan=plan)
         run.check()
-        gate, text, sigmas = self._route(request, plan, run.timing)
+        gate, text, sigmas = route_request(self.engine, request, plan, run.timing)
         yield run.event(ev.Gated, gate=gate)
-        for code, message in self._notes(request, gate):
+        for code, message in notes(self.engine, request, plan, gate):
             yield run.warn(code, message)
         run.check()
         yield self._place_first(run, gate)
@@ -174,7 +186,7 @@ class MoEVideoPipeline:
         began = time.perf_counter()
         run.control.take_change()  # what changed before the run is part of the first placement
         try:
-            run.placement = self._place(run.request, gate, *run.control.conditions())
+            run.placement = self._place(run, gate)
             return run.event(ev.Placed, placement=run.placement)
         except MoEverseError as error:
             # The clip is made on this machine either way; only the edge deployment has no answer.
@@ -220,11 +232,14 @@ class MoEVideoPipeline:
     def _replan(self, run: Run, gate: GateDecision, reason: str) -> ev.Replanned | ev.RunWarning:
         """The placement under the new conditions; where there is none, the last one stays in the record."""
         try:
-            run.placement = self._place(run.request, gate, *run.control.conditions())
+            run.placement = self._place(run, gate)
         except MoEverseError as error:
             return run.warn(error.code, error.sentence())
         run.warnings.append(f"Placed again: {reason}.")
         return run.event(ev.Replanned, placement=run.placement, reason=reason)
+
+    def _place(self, run: Run, gate: GateDecision) -> Placement:
+        return place_request(self.engine, self.profiles, run.request, gate, *run.control.conditions())
 
     def _record(
         self,
@@ -269,53 +284,9 @@ class MoEVideoPipeline:
             raise
         return record
 
-    def _route(
-        self, request: ResolvedRequest, plan: ScenePlan, timing: dict[str, float] | None = None
-    ) -> tuple[GateDecision, ev.TextFeatures, list[float]]:
-        """Routing, features of the whole prompt (batch of one) and noise levels; fills `timing` where given."""
-        engine, manifest = self.engine, self.manifest
-        began = time.perf_counter()
-        features = engine.encoder([request.prompt, *(part.text for part in plan.subtasks)])
-        encoded = time.perf_counter()
-        text = ev.TextFeatures(features.tokens[:1], features.mask[:1], features.pooled[:1])
-        sigmas = noise_schedule(request.steps, manifest.defaults.shift)
-        decision = route(
-            engine.gate,
-            features.pooled[1:],
-            plan,
-            manifest.expert_ids(),
-            sigmas[:-1],
-            request.top_k,
-            text.pooled[0],
-        )
-        if request.mode == "single":
-            decision = single(manifest.generalist.id, sigmas[:-1], decision.coverage)
-        if timing is not None:
-            timing["encode_prompt_ms"] = (encoded - began) * 1000.0
-            timing["gate_ms"] = since_ms(encoded)
-        return decision, text, sigmas
 
-    def _place(
-        self, request: ResolvedRequest, gate: GateDecision, killed: frozenset[str], bandwidth_scale: float
-    ) -> Placement:
-        return place(
-            request_workloads(self.engine, request),
-            gate.active,
-            self.profiles.scenario(request.scenario),
-            self.profiles,
-            objective=request.objective,
-            steps=request.steps,
-            killed=killed,
-            bandwidth_scale=bandwidth_scale,
-        )
-
-    def _notes(self, request: ResolvedRequest, gate: GateDecision) -> Iterator[tuple[str, str]]:
-        if gate.low_coverage:
-            titles = ", ".join(expert.title.lower() for expert in self.manifest.experts)
-            yield (
-                "low_coverage",
-                f"This prompt lies outside what the pack was trained on ({titles}); expect a guess.",
-            )
-        pieces, limit = self.engine.encoder.count(request.prompt), self.manifest.text_tokens
-        if pieces > limit:
-            yield "long_prompt", f"The experts read the first {limit} of {pieces} word pieces of this prompt."
+def _unexpected(error: Exception) -> str:
+    """One sentence about a defect; what it was in detail is for the log."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return "There was not enough memory for this clip. Ask for fewer frames or a smaller size."
+    return f"Something went wrong inside MoEverse ({type(error).__name__}); its log says where."

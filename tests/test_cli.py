@@ -196,6 +196,26 @@ def test_an_unexpected_failure_is_a_sentence_with_a_hint(
     assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 
+def test_a_defect_in_a_run_is_no_bad_input(
+    random_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from moe_pipeline.engine import Engine
+
+    def fail(*_: object) -> None:
+        raise KeyError("nobody foresaw it")
+
+    monkeypatch.setattr(Engine, "decode", fail)
+    small = ["--steps", "1", "--frames", "4", "--width", "64", "--height", "64", "--pack", str(random_pack)]
+    words = ["generate", "a quiet bay", "--out", str(tmp_path / "out"), *small]
+    assert main(words) == 1
+    shown = capsys.readouterr()
+    last = shown.err.splitlines()[-1]
+    assert "KeyError" in last and "--traceback" in last and "Traceback" not in shown.err and shown.out == ""
+    assert not (tmp_path / "out").exists()
+    assert main([*words, "--traceback"]) == 1
+    assert "nobody foresaw it" in capsys.readouterr().err
+
+
 def test_ctrl_c_outside_a_run_is_130(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -374,10 +394,12 @@ def test_plan_answers_without_a_clip(random_pack: Path, capsys: pytest.CaptureFi
     nodes = {device["device"] for device in answer["devices"]}
     assert {rejection["device"] for rejection in answer["rejected"]} == nodes - used
     assert all(rejection["reason"].endswith(".") for rejection in answer["rejected"])
+    words[1] = "a city, a robot, a car, a spaceship, a dancer, a cube and a planet"
     for objective in ("latency", "energy", "balanced"):
         assert main([*words, "--objective", objective]) == 0
         shown = capsys.readouterr().out
         assert f"least {objective}" in shown and "Not used:" in shown
+        assert "first 6 of 7 parts" in shown
 
 
 def test_placing_leaves_ctrl_c_alone() -> None:

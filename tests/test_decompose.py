@@ -114,6 +114,8 @@ def test_a_long_prompt_keeps_its_first_parts() -> None:
     plan = decompose(", ".join(["a robot in a city", "a cat in a forest"] * 10))
     check(plan, plan.prompt)
     assert len(plan.subtasks) == MAX_SUBTASKS
+    assert len(plan.left_out) == 40 - MAX_SUBTASKS
+    assert plan.left_out[-1] == "a forest" and decompose("a robot in a city").left_out == ()
 
 
 def test_the_word_lists_do_not_contradict_each_other() -> None:

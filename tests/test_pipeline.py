@@ -205,6 +205,62 @@ def test_an_export_that_fails_leaves_nothing_half_written(
     assert [p for p in out.parent.rglob("*") if p.is_file() and p.name != "out"] == []
 
 
+@pytest.mark.parametrize(
+    ("place", "after"),
+    [
+        ("moe_pipeline.pipeline.route_request", "planned"),
+        ("moe_pipeline.engine.Engine.preview", "placed"),
+        ("moe_pipeline.engine.Engine.decode", "step"),
+        ("moe_pipeline.pipeline.measure", "decoded"),
+        ("moe_pipeline.pipeline.write_mp4", "measured"),
+    ],
+)
+def test_a_defect_anywhere_ends_the_stream_with_failed(
+    random_pipeline: MoEVideoPipeline,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    place: str,
+    after: str,
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise KeyError("a secret of the inside")
+
+    monkeypatch.setattr(place, broken)
+    events = list(random_pipeline.stream(small(), out=tmp_path))
+    check_course(events)
+    last = events[-1]
+    assert isinstance(last, ev.Failed) and last.code == "unexpected"
+    assert kinds(events)[-2] == after
+    assert "KeyError" in last.message and "secret" not in last.message and "\n" not in last.message
+    assert "a secret of the inside" in caplog.text, "the log says where"
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    assert sha(list(random_pipeline.stream(small()))[-1]), "the pipeline serves the next run"
+
+
+def test_running_out_of_memory_is_said_in_words(
+    random_pipeline: MoEVideoPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("moe_pipeline.engine.Engine.decode", full)
+    last = list(random_pipeline.stream(small()))[-1]
+    assert isinstance(last, ev.Failed) and "not enough memory" in last.message
+
+
+def test_parts_that_the_gate_leaves_out_are_named(random_pipeline: MoEVideoPipeline) -> None:
+    scene = "a city, a robot, a car, a spaceship, a dancer, a cube, a planet and a sphere"
+    events = list(random_pipeline.stream(small(prompt=scene)))
+    warned = [e.message for e in events if isinstance(e, ev.RunWarning) and e.code == "many_parts"]
+    assert len(warned) == 1 and "6 of 8" in warned[0] and "a planet" in warned[0] and "a sphere" in warned[0]
+    last = events[-1]
+    assert isinstance(last, ev.Finished)
+    assert warned[0] in last.clip.record.warnings
+    assert last.clip.record.plan.left_out == ("a planet", "a sphere")
+
+
 def test_an_unwritable_folder_is_refused_before_any_work(
     random_pipeline: MoEVideoPipeline, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ from moe_pipeline.schema.errors import MoEverseError
 PROGRAM = "python -m moe_pipeline"
 TRACEBACK = "--traceback"
 BAD_INPUT, UNEXPECTED, INTERRUPTED = 2, 1, 130
+_SEE_WHERE = f"Run it again with {TRACEBACK} to see where."
 
 
 class Interrupted(Exception):
@@ -35,10 +37,13 @@ def run(command: Any, arguments: Sequence[str] | None = None) -> int:
     with_traceback = TRACEBACK in words
     words = [word for word in words if word != TRACEBACK]
     silence_libraries()
+    _open_log(with_traceback)
     try:
         code = command.main(args=words, prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
     except MoEverseError as error:
+        if error.code == "unexpected":  # a run that ended by a defect: its traceback went to the log
+            return _end(UNEXPECTED, f"{error.sentence()} {_SEE_WHERE}", False)
         return _end(BAD_INPUT, error.sentence(), with_traceback)
     except Interrupted as stop:
         return _end(stop.exit_code, str(stop), False)
@@ -80,9 +85,13 @@ def _usage(error: typer.TyperException) -> str:
 def _unexpected(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     text = text if len(text) <= 200 else f"{text[:197]}..."
-    return (
-        f"Unexpected {type(error).__name__}: {text.rstrip('.')}. Run it again with {TRACEBACK} to see where."
-    )
+    return f"Unexpected {type(error).__name__}: {text.rstrip('.')}. {_SEE_WHERE}"
+
+
+def _open_log(with_traceback: bool) -> None:
+    """The log of the package goes to standard error when it is asked for, and nowhere otherwise."""
+    log = logging.getLogger("moe_pipeline")
+    log.handlers = [logging.StreamHandler() if with_traceback else logging.NullHandler()]
 
 
 def silence_libraries() -> None:

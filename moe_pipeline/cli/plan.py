@@ -48,12 +48,14 @@ def plan(
         pipeline = opt.open_pipeline(pack, scenario=scenario)
         scene = pipeline.plan(request)
         gate = pipeline.gate(request)
+        notes = pipeline.notes(request, scene, gate)
         placement = pipeline.place(request, killed=frozenset(kill or ()), bandwidth_scale=bandwidth)
         if json:
             answer: dict[str, Any] = {
                 "request": pipeline.resolve(request).model_dump(mode="json"),
                 "plan": scene.model_dump(mode="json"),
                 "gate": gate.model_dump(mode="json"),
+                "notes": list(notes),
                 **placement.model_dump(mode="json"),
             }
             print(jsonlib.dumps(answer, indent=1, ensure_ascii=False), file=results)
@@ -63,6 +65,8 @@ def plan(
         for part in scene.subtasks:
             print(f"{part.role:<10} '{part.text}'", file=results)
         print(f"gate       {weights_text(gate.weights)} (coverage {gate.coverage:.2f})", file=results)
+        for note in notes:
+            print(f"note       {note}", file=results)
         print(placement_report(placement), file=results)
 
 

@@ -189,9 +189,11 @@ def decompose(prompt: str, lexicon: Lexicon | None = None) -> ScenePlan:
     """Backgrounds and subjects of a prompt, in its order. Never fails: at worst the whole prompt is one part.
 
     Backgrounds share one half of the weight and subjects the other; where only one role appears it has all.
+    Parts after the sixth are named in `left_out`.
     """
     lexicon = lexicon or default_lexicon()
-    clauses = _clauses(prompt, lexicon)[:MAX_SUBTASKS]
+    found = _clauses(prompt, lexicon)
+    clauses, rest = found[:MAX_SUBTASKS], found[MAX_SUBTASKS:]
     if clauses and clauses[0].role is None:
         # An unknown thing in a known place is a subject; alone it is the scene.
         clauses[0].role = "subject" if any(c.role == "background" for c in clauses[1:]) else "background"
@@ -213,4 +215,5 @@ def decompose(prompt: str, lexicon: Lexicon | None = None) -> ScenePlan:
         subtasks = [
             Subtask(id="background-1", role="background", text=prompt, span=(0, len(prompt)), share=1.0)
         ]
-    return ScenePlan(prompt=prompt, subtasks=tuple(subtasks))
+    left_out = tuple(prompt[clause.start : clause.end] for clause in rest)
+    return ScenePlan(prompt=prompt, subtasks=tuple(subtasks), left_out=left_out)

@@ -27,10 +27,14 @@ class Subtask(BaseModel):
 
 
 class ScenePlan(BaseModel):
-    """The subtasks of one prompt in the order in which they appear; shares sum to 1."""
+    """The subtasks of one prompt in the order in which they appear; shares sum to 1.
+
+    `left_out` holds the texts of parts beyond the most that are gated: the experts still read them, the gate does not.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     prompt: str
     subtasks: tuple[Subtask, ...]
     method: str = "clauses"
+    left_out: tuple[str, ...] = ()

@@ -157,18 +157,17 @@ def publish(handlers: StudioHandlers, concurrency_id: str, at_once: int) -> None
             objective: What the placement minimises.
 
         Returns:
-            Plan, gate decision and placement; every figure of the placement is an estimate.
+            Plan, gate decision, placement (every figure of it is an estimate) and notes, for example on low coverage.
         """
         request = _request(prompt=prompt, top_k=top_k, scenario=scenario, objective=objective)
         try:
-            parts = {
-                "plan": handlers.pipeline.plan(request),
-                "gate": handlers.pipeline.gate(request),
-                "placement": handlers.pipeline.place(request),
-            }
+            scene, gate = handlers.pipeline.plan(request), handlers.pipeline.gate(request)
+            placement = handlers.pipeline.place(request)
+            notes = handlers.pipeline.notes(request, scene, gate)
         except MoEverseError as error:
             raise gr.Error(error.sentence(), print_exception=False) from error
-        return {name: part.model_dump(mode="json") for name, part in parts.items()}
+        parts = {"plan": scene, "gate": gate, "placement": placement}
+        return {name: part.model_dump(mode="json") for name, part in parts.items()} | {"notes": list(notes)}
 
     limit: dict[str, Any] = {"concurrency_id": concurrency_id, "concurrency_limit": at_once}
     gr.api(generate, api_name="generate", **limit)

@@ -82,15 +82,15 @@ def _gate_view(
 
 def empty_plan() -> View:
     """No prompt yet."""
-    return {"prompt": "", "parts": [], "coverage": 1.0, "low_coverage": False, "error": ""}
+    return {"prompt": "", "parts": [], "notes": [], "error": ""}
 
 
 def plan_view(
-    plan: ScenePlan, decision: GateDecision | None, palette: Palette, *, draft: bool = False
+    plan: ScenePlan, decision: GateDecision | None, palette: Palette, notes: Sequence[str] = ()
 ) -> View:
     """The parts of a prompt with their place in it and, once gated, the experts that each part calls.
 
-    A draft carries the note on low coverage itself; for a run the stage shows it.
+    A draft carries its notes (low coverage, parts left out) itself; for a run the stage shows them.
     """
     weights = {entry.subtask: entry.weights for entry in decision.by_subtask} if decision else {}
     parts = []
@@ -115,8 +115,7 @@ def plan_view(
     return {
         "prompt": plan.prompt,
         "parts": parts,
-        "coverage": round(decision.coverage, 4) if decision else 1.0,
-        "low_coverage": bool(draft and decision and decision.low_coverage),
+        "notes": list(notes),
         "error": "",
     }
 

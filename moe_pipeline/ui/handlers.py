@@ -185,11 +185,12 @@ class StudioHandlers:
         try:
             wanted = ask(prompt, seed, steps, guidance, top_k, mode, scenario, objective)
             plan, gate = self.pipeline.plan(wanted), self.pipeline.gate(wanted)
+            notes = self.pipeline.notes(wanted, plan, gate)
         except MoEverseError as error:
             desk.view = replace(desk.view, plan={**empty_plan(), "error": error.sentence()})
         else:
             desk.request = wanted
-            desk.view = draft(desk.view, self.scene, plan, gate)
+            desk.view = draft(desk.view, self.scene, plan, gate, notes)
         return desk.view.plan, desk.view.gate
 
     def preview_placement(self, request: gr.Request) -> tuple[Any, Any]:

@@ -118,13 +118,15 @@ def _ended(stage: View, state: str, headline: str, error: str) -> View:
             "remaining_ms": 0.0}  # fmt: skip
 
 
-def draft(view: RunView, scene: Scene, plan: ScenePlan, gate: GateDecision) -> RunView:
+def draft(
+    view: RunView, scene: Scene, plan: ScenePlan, gate: GateDecision, notes: Sequence[str] = ()
+) -> RunView:
     """Plan and gate of a prompt that is still being typed."""
     return replace(
         view,
         parsed=plan,
         decision=gate,
-        plan=plan_view(plan, gate, scene.palette, draft=True),
+        plan=plan_view(plan, gate, scene.palette, notes),
         gate=gate_view(gate, scene.palette, source="draft", done=0),
     )
 

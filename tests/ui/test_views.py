@@ -130,10 +130,10 @@ def test_a_run_that_ends_early_says_so(event: ev.Event, state: str) -> None:
     assert view.stage["preview"] is None
 
 
-def test_low_coverage_is_said_before_and_during_a_run() -> None:
+def test_notes_on_a_prompt_are_shown_before_and_during_a_run() -> None:
     low = sample_gate(coverage=0.1)
-    typed = draft(first_view(scene()), scene(), sample_plan(), low)
-    assert typed.plan["low_coverage"] is True and typed.plan["coverage"] == 0.1
+    typed = draft(first_view(scene()), scene(), sample_plan(), low, ("Expect a guess.",))
+    assert typed.plan["notes"] == ["Expect a guess."]
     warning = ev.RunWarning(run_id="r", seq=3, t_ms=1.0, code="low_coverage", message="Expect a guess.")
     view = fold(folded("gated", coverage=0.1), warning, scene())
     assert view.stage["notes"] == ["Expect a guess."]

@@ -3,10 +3,10 @@ MoE.views.plan = (root) => {
   const { el, format } = MoE;
   const text = el("p", { class: "mv-prompt" });
   const parts = el("ul", { class: "mv-parts" });
-  const coverage = el("p", { class: "mv-note", hidden: true });
+  const notes = el("p", { class: "mv-note", hidden: true });
   const tag = el("span", { class: "mv-tag" });
   const error = el("p", { class: "mv-error", role: "alert", hidden: true });
-  root.replaceChildren(el("div", { class: "mv-head" }, el("h3", {}, "Plan"), tag), error, text, parts, coverage);
+  root.replaceChildren(el("div", { class: "mv-head" }, el("h3", {}, "Plan"), tag), error, text, parts, notes);
 
   const names = { background: "background", subject: "subject" };
   return (value) => {
@@ -17,7 +17,7 @@ MoE.views.plan = (root) => {
     if (!value.prompt) {
       text.textContent = "Type a scene: its background and subjects are marked here.";
       parts.replaceChildren();
-      coverage.hidden = true;
+      notes.hidden = true;
       return;
     }
     const pieces = [];
@@ -36,8 +36,7 @@ MoE.views.plan = (root) => {
       el("span", { class: "mv-split", role: "img", "aria-label": part.experts.map((e) => `${e.title} ${format.percent(e.weight)}`).join(", ") },
         ...part.experts.map((e) => el("span", { style: { "--c": e.colour, "flex-grow": e.weight }, title: `${e.title} ${format.percent(e.weight)}` }))),
       el("span", { class: "mv-part-expert" }, part.experts.length ? part.experts[0].title : ""))));
-    coverage.hidden = !value.low_coverage;
-    coverage.textContent = value.low_coverage
-      ? `Low coverage (${format.percent(value.coverage)}): little of this prompt is in what the pack was trained on. A clip will come, but it may miss what you asked for.` : "";
+    notes.hidden = !value.notes.length;
+    notes.replaceChildren(...value.notes.map((text) => el("span", {}, text)));
   };
 };

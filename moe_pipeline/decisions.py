@@ -1,0 +1,92 @@
+"""What is decided before the first denoising step: which experts work, where they would run, what deserves a note."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from moe_pipeline.diffusion.flow import noise_schedule
+from moe_pipeline.edge import ProfileLibrary, place
+from moe_pipeline.engine import Engine
+from moe_pipeline.gating.routing import route, single
+from moe_pipeline.interfaces import TextFeatures
+from moe_pipeline.recording import since_ms
+from moe_pipeline.schema.gate import GateDecision
+from moe_pipeline.schema.placement import Placement
+from moe_pipeline.schema.plan import ScenePlan
+from moe_pipeline.schema.request import ResolvedRequest
+from moe_pipeline.workloads import request_workloads
+
+
+def route_request(
+    engine: Engine, request: ResolvedRequest, plan: ScenePlan, timing: dict[str, float] | None = None
+) -> tuple[GateDecision, TextFeatures, list[float]]:
+    """Routing, features of the whole prompt (batch of one) and noise levels; fills `timing` where given."""
+    manifest = engine.pack.manifest
+    began = time.perf_counter()
+    features = engine.encoder([request.prompt, *(part.text for part in plan.subtasks)])
+    encoded = time.perf_counter()
+    text = TextFeatures(features.tokens[:1], features.mask[:1], features.pooled[:1])
+    sigmas = noise_schedule(request.steps, manifest.defaults.shift)
+    decision = route(
+        engine.gate,
+        features.pooled[1:],
+        plan,
+        manifest.expert_ids(),
+        sigmas[:-1],
+        request.top_k,
+        text.pooled[0],
+    )
+    if request.mode == "single":
+        decision = single(manifest.generalist.id, sigmas[:-1], decision.coverage)
+    if timing is not None:
+        timing["encode_prompt_ms"] = (encoded - began) * 1000.0
+        timing["gate_ms"] = since_ms(encoded)
+    return decision, text, sigmas
+
+
+def place_request(
+    engine: Engine,
+    profiles: ProfileLibrary,
+    request: ResolvedRequest,
+    gate: GateDecision,
+    killed: frozenset[str],
+    bandwidth_scale: float,
+) -> Placement:
+    """The device of each active expert under the scenario's conditions of this moment."""
+    return place(
+        request_workloads(engine, request),
+        gate.active,
+        profiles.scenario(request.scenario),
+        profiles,
+        objective=request.objective,
+        steps=request.steps,
+        killed=killed,
+        bandwidth_scale=bandwidth_scale,
+    )
+
+
+def notes(
+    engine: Engine, request: ResolvedRequest, plan: ScenePlan, gate: GateDecision
+) -> Iterator[tuple[str, str]]:
+    """Code and sentence of everything about this prompt that a person should know before looking at the clip."""
+    manifest = engine.pack.manifest
+    if gate.low_coverage:
+        titles = ", ".join(expert.title.lower() for expert in manifest.experts)
+        yield (
+            "low_coverage",
+            f"This prompt lies outside what the experts were trained on ({titles}); expect a guess.",
+        )
+    if plan.left_out:
+        yield "many_parts", left_out_note(plan)
+    pieces, limit = engine.encoder.count(request.prompt), manifest.text_tokens
+    if pieces > limit:
+        yield "long_prompt", f"The experts read the first {limit} of {pieces} word pieces of this prompt."
+
+
+def left_out_note(plan: ScenePlan) -> str:
+    """The sentence about the parts of a prompt that have no say in the gate."""
+    parts, count = len(plan.subtasks), len(plan.subtasks) + len(plan.left_out)
+    shown = "; ".join(text if len(text) <= 40 else f"{text[:37]}..." for text in plan.left_out[:3])
+    more = "; ..." if len(plan.left_out) > 3 else ""
+    return f"The gate weighs the first {parts} of {count} parts of this prompt. Left out: {shown}{more}."

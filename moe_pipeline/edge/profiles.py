@@ -65,7 +65,8 @@ class ProfileLibrary:
             raise MoEverseError(
                 "not_calibrated",
                 "The profile 'this-machine' has not been measured yet.",
-                "Run `python -m moe_pipeline devices --calibrate` once.",
+                "The app measures it a few seconds after its first start; `python -m moe_pipeline devices "
+                "--calibrate` does it now.",
             )
         return _pick(self.devices, device_id, "device", "unknown_device")
 

@@ -68,11 +68,16 @@ def calibrate(pipeline: MoEVideoPipeline) -> DeviceProfile:
     return profile
 
 
-def attach(pipeline: MoEVideoPipeline, scenario: str) -> None:
-    """Give the pipeline the profile that was measured earlier; measure at first use of a scenario that needs it."""
-    kind = pipeline.engine.device.type
-    known = this_machine(measure_if_missing=False, torch_device=kind)
+def attach_known(pipeline: MoEVideoPipeline) -> bool:
+    """Give the pipeline the profile that was measured earlier; False where there is none."""
+    known = this_machine(measure_if_missing=False, torch_device=pipeline.engine.device.type)
     if known is not None:
         pipeline.profiles = pipeline.profiles.with_device(known)
-    elif any(node.profile == "this-machine" for node in pipeline.profiles.scenario(scenario).nodes):
+    return known is not None
+
+
+def attach(pipeline: MoEVideoPipeline, scenario: str) -> None:
+    """As `attach_known`; measures now where nothing is known and the scenario needs it."""
+    needed = any(node.profile == "this-machine" for node in pipeline.profiles.scenario(scenario).nodes)
+    if not attach_known(pipeline) and needed:
         calibrate(pipeline)

@@ -19,6 +19,7 @@ from moe_pipeline.schema.placement import Placement
 from moe_pipeline.schema.record import RunRecord
 from moe_pipeline.schema.request import SceneRequest
 from moe_pipeline.studies.compare import compare
+from moe_pipeline.studies.this_machine import attach_known, calibrate
 from moe_pipeline.ui import plots
 from moe_pipeline.ui.comparison import (
     comparison_clip,
@@ -82,11 +83,15 @@ class StudioHandlers:
         self.desks = Desks(first_view(scene))
 
     def warm_up(self, prompt: str) -> None:
-        """Load what the first plan, gate and placement need, so that the first visitor does not wait for it."""
+        """Load what the first plan, gate and placement need, and measure this machine where nobody has yet."""
         try:
             self.pipeline.place(SceneRequest.parse(prompt=prompt))
         except MoEverseError as error:
             log.warning("warm-up: %s", error.sentence())  # the page will say it, too
+        if not attach_known(self.pipeline):
+            # only at the first start on a machine, and in line like a clip, so that neither disturbs the other
+            with self.turns.turn(object(), RunControl()):
+                calibrate(self.pipeline)
 
     # ── generate ─────────────────────────────────────────────────────────────────────────────────────────
 

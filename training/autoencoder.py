@@ -1,6 +1,12 @@
 """Train the video autoencoder on rendered clips.
 
     python -m training.autoencoder --data data/train --held data/held --out checkpoints/autoencoder --minutes 30
+    python -m training.autoencoder --data data/train --held data/held --out checkpoints/decoder --minutes 12 \
+        --start checkpoints/autoencoder --decoder-only --motion 1
+
+The second form goes on with the decoder alone: latents that are encoded already, and every denoiser trained on
+them, stay valid. `--motion` weighs an L1 on the differences between neighbouring frames: without it the decoder
+moves too little within a latent frame and jumps to the next (docs/log.md).
 
 Loss: L1 + 2 x MSE on pixels in [-1, 1], with a little noise on the latents so that the decoder forgives a
 denoiser's errors. The learning rate falls linearly to 2 % over the budget of running minutes. The run can be
@@ -18,7 +24,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from moe_pipeline.diffusion.autoencoder import VideoAutoencoder, to_frames, to_model_range
 from training.clips import ClipSet, Frames
@@ -44,14 +50,17 @@ def reconstruct(model: VideoAutoencoder, clip: Frames, device: torch.device) -> 
 def validate(model: VideoAutoencoder, held: ClipSet, count: int, device: torch.device) -> dict[str, float]:
     """Held-out PSNR in dB: mean over clips, and by the clip's first domain."""
     by_domain: dict[str, list[float]] = {}
+    jumps, wanted = [], []
     for index in range(min(count, len(held))):
         clip = held.clip(index)
-        by_domain.setdefault(held.facts[index]["domains"][0], []).append(
-            psnr(clip, reconstruct(model, clip, device))
-        )
+        result = reconstruct(model, clip, device)
+        by_domain.setdefault(held.facts[index]["domains"][0], []).append(psnr(clip, result))
+        jumps.append(step_evenness(result))
+        wanted.append(step_evenness(clip))
     figures = {name: float(np.mean(values)) for name, values in sorted(by_domain.items())}
     everything = [value for values in by_domain.values() for value in values]
-    return {"psnr": float(np.mean(everything)), "worst": min(figures.values()), **figures}
+    evenness = float(np.median(jumps) / np.median(wanted))  # of the reconstruction over the original's
+    return {"psnr": float(np.mean(everything)), "worst": min(figures.values()), "jump": evenness, **figures}
 
 
 def sample_sheet(model: VideoAutoencoder, held: ClipSet, path: Path, device: torch.device) -> None:
@@ -63,19 +72,38 @@ def sample_sheet(model: VideoAutoencoder, held: ClipSet, path: Path, device: tor
     Image.fromarray(np.concatenate(rows, axis=1)).save(path)
 
 
-def loss_of(model: VideoAutoencoder, video: torch.Tensor, noise: float) -> torch.Tensor:
+def step_evenness(frames: Frames, steps: int = 4) -> float:
+    """How evenly a clip moves: the mean change at the borders of latent frames over the mean change elsewhere.
+
+    1 for even motion; a decoder that jumps at every latent frame has more. uint8 (T, H, W, 3).
+    """
+    change = np.abs(np.diff(frames.astype(np.float32), axis=0)).mean((1, 2, 3))  # (T - 1,)
+    border = np.arange(1, len(change) + 1) % steps == 0
+    return float(change[border].mean() / max(change[~border].mean(), 1e-6))
+
+
+def loss_of(model: VideoAutoencoder, video: torch.Tensor, noise: float, motion: float) -> torch.Tensor:
+    """L1 + 2 MSE of the reconstruction, plus `motion` times the L1 of its frame differences."""
     latents = model.encode(video)
     result = model.decode(latents + noise * torch.randn_like(latents)).float()
-    difference = result - video
-    return difference.abs().mean() + 2.0 * F.mse_loss(result, video)
+    difference = result - video  # (B, 3, T, H, W)
+    loss = difference.abs().mean() + 2.0 * F.mse_loss(result, video)
+    return loss + motion * difference.diff(dim=2).abs().mean() if motion else loss
 
 
 def train(arguments: argparse.Namespace) -> None:
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    clips, held = ClipSet([Path(arguments.data)]), ClipSet([Path(arguments.held)])
+    clips, held = ClipSet([Path(folder) for folder in arguments.data]), ClipSet([Path(arguments.held)])
     out = Path(arguments.out)
     model = VideoAutoencoder().to(device)
+    if arguments.start:
+        model.load_state_dict(load_file(Path(arguments.start) / "ema.safetensors"))
+    if arguments.decoder_only:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(not name.startswith("encode_"))
     averaged = VideoAutoencoder().to(device)
     optimiser = MuonAdamW(model, lr=arguments.lr)
     ema, store, curve = Ema(model), Checkpoints(out), Curve(out / "curve.csv")
@@ -97,7 +125,7 @@ def train(arguments: argparse.Namespace) -> None:
         rate = arguments.lr * max(0.02, 1.0 - clock.fraction) * min(1.0, (steps + 1) / 50)
         video = to_model_range(torch.from_numpy(clips.crops(rng, arguments.batch, arguments.crop)).to(device))
         with torch.autocast(device.type, dtype=torch.bfloat16):
-            loss = loss_of(model, video, arguments.noise)
+            loss = loss_of(model, video, arguments.noise, arguments.motion)
         loss.backward()
         optimiser.step(rate)
         optimiser.zero_grad()
@@ -125,13 +153,17 @@ def train(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--data", required=True, help="folder of rendered shards to train on")
+    parser.add_argument("--data", required=True, nargs="+", help="folders of rendered shards to train on")
     parser.add_argument("--held", required=True, help="folder of held-out shards")
     parser.add_argument("--out", required=True, help="folder of checkpoints, curve and sheets")
     parser.add_argument("--minutes", type=float, default=30.0, help="budget of running time")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--crop", type=int, default=64)
+    parser.add_argument("--start", help="training folder to go on from")
+    parser.add_argument("--decoder-only", action="store_true", help="leave the encoder as it is")
+    parser.add_argument("--motion", type=float, default=0.0, help="weight of the loss on frame differences")
+    parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--noise", type=float, default=0.05, help="deviation of the noise on the latents")
     parser.add_argument("--validate-every", type=float, default=3.0, help="minutes between validations")
     parser.add_argument("--seed", type=int, default=0)

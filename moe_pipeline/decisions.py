@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from moe_pipeline.diffusion.flow import noise_schedule
 from moe_pipeline.edge import ProfileLibrary, place
-from moe_pipeline.engine import Engine
+from moe_pipeline.engine import BaseEngine, Engine, HubEngine
 from moe_pipeline.gating.routing import route, single
 from moe_pipeline.interfaces import TextFeatures
 from moe_pipeline.recording import since_ms
@@ -19,15 +18,15 @@ from moe_pipeline.workloads import request_workloads
 
 
 def route_request(
-    engine: Engine, request: ResolvedRequest, plan: ScenePlan, timing: dict[str, float] | None = None
+    engine: BaseEngine, request: ResolvedRequest, plan: ScenePlan, timing: dict[str, float] | None = None
 ) -> tuple[GateDecision, TextFeatures, list[float]]:
     """Routing, features of the whole prompt (batch of one) and noise levels; fills `timing` where given."""
-    manifest = engine.pack.manifest
+    manifest = engine.manifest
     began = time.perf_counter()
     features = engine.encoder([request.prompt, *(part.text for part in plan.subtasks)])
     encoded = time.perf_counter()
     text = TextFeatures(features.tokens[:1], features.mask[:1], features.pooled[:1])
-    sigmas = noise_schedule(request.steps, manifest.defaults.shift)
+    sigmas = engine.noise_levels(request.steps)
     decision = route(
         engine.gate,
         features.pooled[1:],
@@ -46,7 +45,7 @@ def route_request(
 
 
 def place_request(
-    engine: Engine,
+    engine: Engine | HubEngine,
     profiles: ProfileLibrary,
     request: ResolvedRequest,
     gate: GateDecision,
@@ -67,10 +66,10 @@ def place_request(
 
 
 def notes(
-    engine: Engine, request: ResolvedRequest, plan: ScenePlan, gate: GateDecision
+    engine: BaseEngine, request: ResolvedRequest, plan: ScenePlan, gate: GateDecision
 ) -> Iterator[tuple[str, str]]:
     """Code and sentence of everything about this prompt that a person should know before looking at the clip."""
-    manifest = engine.pack.manifest
+    manifest = engine.manifest
     if gate.low_coverage:
         titles = ", ".join(expert.title.lower() for expert in manifest.experts)
         yield (
@@ -79,7 +78,7 @@ def notes(
         )
     if plan.left_out:
         yield "many_parts", left_out_note(plan)
-    pieces, limit = engine.encoder.count(request.prompt), manifest.text_tokens
+    pieces, limit = engine.count_words(request.prompt), manifest.text_tokens
     if pieces > limit:
         yield "long_prompt", f"The experts read the first {limit} of {pieces} word pieces of this prompt."
 

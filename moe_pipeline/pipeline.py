@@ -13,18 +13,18 @@ from torch import Tensor
 from moe_pipeline import interfaces as ev
 from moe_pipeline.catalogue import catalog
 from moe_pipeline.decisions import notes, place_request, route_request
-from moe_pipeline.diffusion.guidance import ClassifierFree
-from moe_pipeline.diffusion.sampler import initial_noise, sample
+from moe_pipeline.diffusion.sampler import sample
 from moe_pipeline.edge import ProfileLibrary, load_profiles
-from moe_pipeline.engine import Engine, EngineConfig, GuidedMixture
+from moe_pipeline.engine import Engine, EngineConfig, HubEngine, open_engine
 from moe_pipeline.experts.cache import ExpertCache
-from moe_pipeline.features import PackFeatures
+from moe_pipeline.features import features_of
 from moe_pipeline.metrics import measure
-from moe_pipeline.packs import Pack, open_pack
+from moe_pipeline.packs import HubPack, Pack, open_any_pack
 from moe_pipeline.prompting.decompose import decompose
 from moe_pipeline.recording import Run, Stopped, require_writable, since_ms, write_record
 from moe_pipeline.schema.errors import MoEverseError
 from moe_pipeline.schema.gate import GateDecision
+from moe_pipeline.schema.hub_pack import HubManifest
 from moe_pipeline.schema.metrics import ClipMetrics
 from moe_pipeline.schema.pack import PackManifest
 from moe_pipeline.schema.placement import Placement
@@ -45,20 +45,20 @@ UNEXPECTED = "unexpected"
 class MoEVideoPipeline:
     """Prompt to clip. One object serves any number of runs, one after the other or interleaved."""
 
-    def __init__(self, pack: Pack, engine: Engine, profiles: ProfileLibrary) -> None:
+    def __init__(self, pack: Pack | HubPack, engine: Engine | HubEngine, profiles: ProfileLibrary) -> None:
         self.pack, self.engine, self.profiles = pack, engine, profiles
-        self.features = PackFeatures(engine) if pack.manifest.probe is not None else None
+        self.features = features_of(engine)
 
     @classmethod
     def from_pack(
         cls, path: Path | None = None, engine: EngineConfig | None = None, cache: ExpertCache | None = None
     ) -> MoEVideoPipeline:
         """Open a pack (None: the embedded one); weights load with the first request that needs them."""
-        pack = open_pack(path)
-        return cls(pack, Engine(pack, engine or EngineConfig(), cache), load_profiles())
+        pack = open_any_pack(path)
+        return cls(pack, open_engine(pack, engine or EngineConfig(), cache), load_profiles())
 
     @property
-    def manifest(self) -> PackManifest:
+    def manifest(self) -> PackManifest | HubManifest:
         return self.pack.manifest
 
     def scenarios(self) -> list[EdgeScenario]:
@@ -129,9 +129,10 @@ class MoEVideoPipeline:
             name: file name of the clip inside `out`.
 
         Raises:
-            MoEverseError: bad input, at the call itself, before the first event.
+            MoEverseError: bad input or missing weights, at the call itself, before the first event.
         """
         resolved = self.resolve(request)
+        self.engine.require_weights()
         if out is not None:
             require_writable(out)
         return self._guarded(Run(resolved, control or ev.RunControl()), out, previews, name)
@@ -163,9 +164,9 @@ class MoEVideoPipeline:
         run.check()
         yield self._place_first(run, gate)
         run.check()
-        latents = yield from self._denoise(run, gate, text, sigmas, previews)
+        latents = yield from self._denoise(run, plan, gate, text, sigmas, previews)
         began = time.perf_counter()
-        frames = self.engine.decode(latents)
+        frames = self.engine.decode(latents, run.check)
         run.timing["decode_ms"] = since_ms(began)
         yield run.event(ev.Decoded, frames=frames, decode_ms=run.timing["decode_ms"])
         run.check()
@@ -195,12 +196,20 @@ class MoEVideoPipeline:
             run.timing["place_ms"] = since_ms(began)
 
     def _denoise(
-        self, run: Run, gate: GateDecision, text: ev.TextFeatures, sigmas: list[float], previews: bool
+        self,
+        run: Run,
+        plan: ScenePlan,
+        gate: GateDecision,
+        text: ev.TextFeatures,
+        sigmas: list[float],
+        previews: bool,
     ) -> Generator[ev.Event, None, Tensor]:
         request, engine = run.request, self.engine
         weights = [step.weights for step in gate.by_step]
-        velocity = GuidedMixture(engine, text, weights, ClassifierFree(request.guidance), run.check)
-        x = initial_noise(engine.latent_shape(request), request.seed).to(engine.device)
+        began = time.perf_counter()
+        velocity = engine.velocity(request, plan, gate, text, run.check)
+        run.timing["encode_prompt_ms"] += since_ms(began)  # experts may read texts of their own
+        x = engine.start(request)
         began = last = time.perf_counter()
         for step in sample(x, sigmas, velocity):
             x = step.x

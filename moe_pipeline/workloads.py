@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-import torch
+from dataclasses import replace
+from weakref import WeakKeyDictionary
 
-from moe_pipeline.engine import Engine
+import torch
+from torch import nn
+
+from moe_pipeline.engine import Engine, HubEngine
+from moe_pipeline.schema.errors import MoEverseError
+from moe_pipeline.schema.profiles import Precision
 from moe_pipeline.schema.request import ResolvedRequest
 from moe_pipeline.schema.workload import StageWorkloads
 from moe_pipeline.workload import embedded_workloads
+from moe_pipeline.workload.hub import HubArchitecture, architecture, architecture_workloads
+
+# (frames, height, width, active, guidance, precision, whether the weights are here) -> counted work
+_Asked = tuple[int, int, int, int, bool, Precision, bool]
+_COUNTED: WeakKeyDictionary[HubEngine, dict[_Asked, StageWorkloads]] = WeakKeyDictionary()
 
 
-def request_workloads(engine: Engine, request: ResolvedRequest) -> StageWorkloads:
+def request_workloads(engine: Engine | HubEngine, request: ResolvedRequest) -> StageWorkloads:
     """FLOPs, bytes and memory of every stage of a request at the engine's precision; counted once a shape."""
+    if isinstance(engine, HubEngine):
+        return _hub_workloads(engine, request)
     manifest = engine.pack.manifest
     return embedded_workloads(
         engine.shell(manifest.generalist),
@@ -29,3 +42,72 @@ def request_workloads(engine: Engine, request: ResolvedRequest) -> StageWorkload
         delta_bytes=max((e.delta_bytes for e in manifest.experts if e.delta_bytes is not None), default=None),
         pack=manifest.id,
     )
+
+
+def _hub_workloads(engine: HubEngine, request: ResolvedRequest) -> StageWorkloads:
+    """From the configurations beside the weights; by the published architecture while they are not here."""
+    here = engine.pack.weights is not None
+    active = 1 if request.mode == "single" else request.top_k
+    precision: Precision = "bf16" if engine.dtype is torch.bfloat16 else "fp32"
+    guidance = request.guidance != 1.0
+    asked = (request.frames, request.height, request.width, active, guidance, precision, here)
+    known = _COUNTED.setdefault(engine, {})
+    if asked not in known:
+        known[asked] = architecture_workloads(
+            own_architecture(engine),
+            frames=request.frames,
+            height=request.height,
+            width=request.width,
+            active=active,
+            guidance=guidance,
+            precision=precision,
+            delta_bytes=_expert_bytes(engine),
+            pack=engine.manifest.id,
+        )
+    return known[asked]
+
+
+def own_architecture(engine: HubEngine) -> HubArchitecture:
+    """The pack's architecture: the published one, with the modules of the weights that are here in its place.
+
+    Raises:
+        MoEverseError: `component_missing`, where a folder of weights lacks a configuration.
+    """
+    manifest = engine.manifest
+    published = architecture(manifest.architecture)
+    if engine.pack.weights is None:
+        return published
+
+    def shell(component: str) -> nn.Module:
+        module = engine.shell(component)
+        if module is None:
+            raise MoEverseError(
+                "component_missing", f"The weights of {manifest.id} have no folder {component}/."
+            )
+        return module
+
+    text = engine.pack.config("text_encoder") or {}
+    width = int(text.get("hidden_size") or text.get("d_model") or published.text_width)
+    return replace(
+        published,
+        title=manifest.title,
+        denoiser=lambda: shell(manifest.denoiser),
+        decoder=lambda: shell("vae"),
+        text_encoder=lambda: shell("text_encoder"),
+        channels=manifest.latents.channels,
+        spatial=manifest.latents.spatial,
+        temporal=manifest.latents.temporal,
+        text_tokens=manifest.text_tokens,
+        text_width=width,
+    )
+
+
+def _expert_bytes(engine: HubEngine) -> int | None:
+    """What turns the generalist into an expert on a device that has it: a LoRA, or nothing where only texts differ.
+
+    None where an expert is another denoiser altogether.
+    """
+    manifest = engine.manifest
+    if any(manifest.denoiser_of(expert) != manifest.denoiser for expert in manifest.experts):
+        return None
+    return max(0 if expert.lora is None else expert.lora.file.bytes for expert in manifest.experts)

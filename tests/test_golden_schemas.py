@@ -7,6 +7,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from moe_pipeline.schema.events import WireEvent
+from moe_pipeline.schema.hub_pack import HubManifest
 from moe_pipeline.schema.pack import PackManifest
 from moe_pipeline.schema.profiles import DeviceProfile, EdgeScenario, NetworkProfile
 from moe_pipeline.schema.record import ComparisonRecord, RunRecord
@@ -18,6 +19,7 @@ FORMS = {
     "comparison": ComparisonRecord,
     "events": WireEvent,
     "pack": PackManifest,
+    "hub-pack": HubManifest,
     "device": DeviceProfile,
     "network": NetworkProfile,
     "scenario": EdgeScenario,

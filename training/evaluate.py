@@ -187,7 +187,9 @@ def main() -> None:
     pipeline = MoEVideoPipeline.from_pack(Path(arguments.pack) if arguments.pack else None)
     clips = ClipSet([Path(arguments.held)])
     if arguments.only != "sheets":
-        figures = measure_pack(pipeline.engine, clips, LatentSet(Path(arguments.latents)))
+        engine = pipeline.engine
+        assert isinstance(engine, Engine)  # what is trained here brings its own files
+        figures = measure_pack(engine, clips, LatentSet(Path(arguments.latents)))
         (out / "evaluation.json").write_text(json.dumps(figures, indent=1) + "\n")
         print(json.dumps(figures, indent=1))
     if arguments.only != "figures":

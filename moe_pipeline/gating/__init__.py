@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from moe_pipeline.gating.description import DescriptionGate
 from moe_pipeline.gating.gate import TextSigmaGate
 
-GATES = {"text-sigma": TextSigmaGate}
+GATES = {"text-sigma": TextSigmaGate, "description": DescriptionGate}

@@ -19,6 +19,7 @@ class TextSigmaGate(nn.Module):
     and `high`, tells how well a text is covered.
     """
 
+    id = "text-sigma"
     prototypes: Tensor
     coverage_range: Tensor
 

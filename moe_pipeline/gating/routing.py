@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from moe_pipeline.gating.gate import TextSigmaGate
 from moe_pipeline.schema.gate import GateDecision, StepGate, SubtaskGate
 from moe_pipeline.schema.plan import ScenePlan
 
 LOW_COVERAGE = 0.35
 # An expert below this share costs a forward pass and changes next to nothing, so it is left out of a step.
 WEIGHT_FLOOR = 0.02
+
+
+class CoveredGate(Protocol):
+    """A gate that also knows how well a text is covered, and under which name it stands in a record."""
+
+    @property
+    def id(self) -> str: ...
+
+    def __call__(self, pooled: Tensor, sigma: Tensor) -> Tensor: ...
+
+    def coverage(self, pooled: Tensor) -> Tensor: ...
 
 
 def top_k(weights: Tensor, k: int, floor: float = WEIGHT_FLOOR) -> Tensor:
@@ -30,7 +41,7 @@ def top_k(weights: Tensor, k: int, floor: float = WEIGHT_FLOOR) -> Tensor:
 
 @torch.inference_mode()
 def route(
-    gate: TextSigmaGate,
+    gate: CoveredGate,
     pooled: Tensor,
     plan: ScenePlan,
     experts: Sequence[str],
@@ -63,7 +74,7 @@ def route(
     coverage = float(gate.coverage(sentence).amax())
     by_part = dense.mean(0)
     return GateDecision(
-        gate="text-sigma",
+        gate=gate.id,
         weights=weights,
         active=active,
         coverage=coverage,

@@ -1,29 +1,40 @@
-"""Packs: a folder with `pack.yaml` and safetensors files, checked against their hashes when they are read."""
+"""Packs: a folder with `pack.yaml` and safetensors files, checked against their hashes when they are read.
+
+An `embedded` pack brings all of its files. A `hub` pack (hub.py) describes a repository in the hub's layout, whose
+weights lie in a folder or in the hub's local cache.
+"""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-from pydantic import ValidationError
-
-from moe_pipeline.schema.errors import MoEverseError, from_validation
-from moe_pipeline.schema.pack import PACK_SCHEMA_VERSION, Component, PackFile, PackManifest
+from moe_pipeline.packs.files import verified, verified_tensors
+from moe_pipeline.packs.hub import MODEL_INDEX, HubPack, manifest_for
+from moe_pipeline.packs.manifest import MANIFEST, read_manifest
+from moe_pipeline.schema.errors import MoEverseError
+from moe_pipeline.schema.hub_pack import HubManifest
+from moe_pipeline.schema.pack import Component, PackManifest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-MANIFEST = "pack.yaml"
-EMBEDDED = Path(__file__).resolve().parents[2] / "assets" / "packs" / "tiny-worlds"
-_RESTORE = "Restore the pack, for example with a fresh clone of the project."
-# PyYAML lets the errors of its own constructors through: `!!int x`, a 13th month, a thousand open brackets.
-_YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
+__all__ = [
+    "EMBEDDED",
+    "MANIFEST",
+    "HubPack",
+    "Pack",
+    "open_any_pack",
+    "open_pack",
+    "shipped_packs",
+]
+
+SHIPPED = Path(__file__).resolve().parents[2] / "assets" / "packs"
+EMBEDDED = SHIPPED / "tiny-worlds"
 
 
 class Pack:
-    """A pack on disk: the manifest, and the tensors of any component on demand."""
+    """An embedded pack on disk: the manifest, and the tensors of any component on demand."""
 
     def __init__(self, folder: Path, manifest: PackManifest, sha256: str) -> None:
         self.folder, self.manifest, self.sha256 = folder, manifest, sha256
@@ -34,40 +45,10 @@ class Pack:
         Raises:
             MoEverseError: a file is missing, altered, truncated or no safetensors; the sentence names it.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
         tensors: dict[str, Tensor] = {}
         for file in component.files:
-            content = self._verified(file)
-            try:
-                tensors |= load(content)
-            except SafetensorError as error:
-                raise MoEverseError(
-                    "pack_broken",
-                    f"Pack file {self.manifest.id}/{file.path} is not a safetensors file.",
-                    _RESTORE,
-                ) from error
+            tensors |= verified_tensors(self.folder, file, self.manifest.id)
         return tensors
-
-    def _verified(self, file: PackFile) -> bytes:
-        path = self.folder / file.path
-        name = f"{self.manifest.id}/{file.path}"
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise MoEverseError("pack_file_missing", f"Pack file {name} is missing.", _RESTORE) from error
-        if len(content) != file.bytes:
-            raise MoEverseError(
-                "pack_file_truncated",
-                f"Pack file {name} has {len(content)} bytes instead of {file.bytes}.",
-                _RESTORE,
-            )
-        if hashlib.sha256(content).hexdigest() != file.sha256:
-            raise MoEverseError(
-                "pack_file_altered", f"Pack file {name} does not match its checksum.", _RESTORE
-            )
-        return content
 
     def verify(self) -> int:
         """Check every file of the pack; the number of bytes read."""
@@ -80,50 +61,53 @@ class Pack:
             manifest.gate,
             manifest.probe,
         )
-        return sum(len(self._verified(file)) for part in parts if part is not None for file in part.files)
+        files = (file for part in parts if part is not None for file in part.files)
+        return sum(len(verified(self.folder, file, manifest.id)) for file in files)
 
 
-def open_pack(folder: Path | None = None) -> Pack:
+def open_any_pack(folder: Path | None = None) -> Pack | HubPack:
     """Read a pack's manifest; None opens the embedded pack. Weights are read later, when they are needed.
+
+    Args:
+        folder: holds `pack.yaml`; or a repository in the hub's layout, which takes the shipped manifest of its
+            pipeline; or, where there is no such folder, the id of a pack that ships with the project.
 
     Raises:
         MoEverseError: no manifest, not YAML, a key that is missing, wrong or unknown, or a newer version.
     """
-    folder = EMBEDDED if folder is None else folder
-    path = folder / MANIFEST
-    name = f"{folder.resolve().name}/{MANIFEST}"
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise MoEverseError(
-            "pack_missing", f"There is no pack in {folder.name or folder}: {MANIFEST} is missing.", _RESTORE
-        ) from error
-    try:
-        data = yaml.safe_load(content)
-    except _YAML_ERRORS as error:
-        raise MoEverseError("pack_broken", f"{name} is not valid YAML.", _RESTORE) from error
-    if not isinstance(data, dict):
-        raise MoEverseError("pack_broken", f"{name} does not hold a mapping.", _RESTORE)
-    _check_version(data.get("schema_version"), name)
-    try:
-        manifest = PackManifest.model_validate(data)
-    except ValidationError as error:
-        raise from_validation(error, code="pack_broken", where=name, remedy="Correct the key.") from error
-    return Pack(folder, manifest, hashlib.sha256(content).hexdigest())
+    folder = EMBEDDED if folder is None else _by_id(folder)
+    if not (folder / MANIFEST).exists() and (folder / MODEL_INDEX).is_file():
+        return HubPack(*manifest_for(folder, SHIPPED), weights=folder)
+    manifest, sha256 = read_manifest(folder)
+    if isinstance(manifest, HubManifest):
+        return HubPack(folder, manifest, sha256, weights=folder if (folder / MODEL_INDEX).is_file() else None)
+    return Pack(folder, manifest, sha256)
 
 
-def _check_version(version: object, name: str) -> None:
-    """A missing version is left to the manifest's own check, which names the key."""
-    if version is None or version == PACK_SCHEMA_VERSION:
-        return
-    if isinstance(version, int) and version > PACK_SCHEMA_VERSION:
+def open_pack(folder: Path | None = None) -> Pack:
+    """An embedded pack, for what needs its own components (training, conformance).
+
+    Raises:
+        MoEverseError: as `open_any_pack`, or the pack is of another kind.
+    """
+    pack = open_any_pack(folder)
+    if isinstance(pack, HubPack):
         raise MoEverseError(
-            "pack_newer",
-            f"{name} has schema_version {version}; this program reads {PACK_SCHEMA_VERSION}.",
-            "Update MoEverse to use this pack.",
+            "pack_kind",
+            f"{pack.manifest.id} is a hub pack; this needs a pack that brings its own files.",
+            "Name the folder of an embedded pack.",
         )
-    raise MoEverseError(
-        "pack_broken",
-        f"{name}: schema_version must be {PACK_SCHEMA_VERSION}, got {str(version)[:40]!r}.",
-        "Correct the key.",
-    )
+    return pack
+
+
+def shipped_packs() -> list[Path]:
+    """Folders of the packs that come with the project; the embedded one even when it is missing, to say so."""
+    others = sorted(path.parent for path in SHIPPED.glob(f"*/{MANIFEST}"))
+    return list(dict.fromkeys([EMBEDDED, *others]))
+
+
+def _by_id(folder: Path) -> Path:
+    """The folder itself, or the shipped pack of that id when nothing stands under this name."""
+    if len(folder.parts) == 1 and not folder.exists() and (SHIPPED / folder.name / MANIFEST).is_file():
+        return SHIPPED / folder.name
+    return folder

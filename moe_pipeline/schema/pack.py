@@ -1,8 +1,12 @@
-"""The manifest of a pack: what it holds, where each file is, and how it was trained."""
+"""The manifest of a pack: what it holds, where each file is, and how it was trained.
+
+Two kinds share one family: `embedded` packs bring their own files, `hub` packs (schema/hub_pack.py) describe a
+repository in the layout of the Hugging Face hub.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -46,8 +50,8 @@ class Component(_Part):
     training: TrainingRecord | None = None
 
 
-class ExpertEntry(Component):
-    """A denoiser with a domain, a description and the colour it has in every chart."""
+class ExpertCard(_Part):
+    """Who an expert is: its domain, a description and the colour it has in every chart."""
 
     id: str = Field(pattern=r"^[a-z][a-z0-9-]{1,31}$")
     title: str
@@ -57,6 +61,10 @@ class ExpertEntry(Component):
     delta_bytes: int | None = Field(
         default=None, ge=0, description="size of the encoded difference from the generalist, for migration"
     )
+
+
+class ExpertEntry(Component, ExpertCard):
+    """An expert of an embedded pack: a denoiser with its files."""
 
 
 class LatentShape(_Part):
@@ -94,29 +102,25 @@ class PackLimits(_Part):
     side_multiple: int = 16
 
 
-class PackManifest(_Part):
-    """`pack.yaml`."""
+class Manifest(_Part):
+    """What every kind of pack says of itself; requests, charts and catalogues read nothing else."""
 
     schema_version: int
-    id: str = Field(pattern=r"^[a-z][a-z0-9-]{1,63}$")
+    id: str = Field(pattern=r"^[a-z][a-z0-9.-]{1,63}$")
     version: str
     title: str
     description: str
     licence: str
-    text_encoder: str
     text_tokens: int = Field(gt=0)
     latents: LatentShape
     defaults: PackDefaults
     limits: PackLimits = PackLimits()
-    autoencoder: Component
-    preview: Component
-    generalist: ExpertEntry
-    experts: tuple[ExpertEntry, ...] = Field(min_length=1)
-    gate: Component
+    generalist: ExpertCard
+    experts: tuple[ExpertCard, ...] = Field(min_length=1)
     probe: Component | None = None
 
     @model_validator(mode="after")
-    def _ids_are_distinct(self) -> PackManifest:
+    def _ids_are_distinct(self) -> Self:
         ids = [*self.expert_ids(), self.generalist.id]
         if twice := sorted({name for name in ids if ids.count(name) > 1}):
             raise ValueError(f"the id {twice[0]!r} stands for two models of the pack")
@@ -125,3 +129,16 @@ class PackManifest(_Part):
     def expert_ids(self) -> tuple[str, ...]:
         """Ids of the experts in the manifest's order, the order of every weight vector."""
         return tuple(expert.id for expert in self.experts)
+
+
+class PackManifest(Manifest):
+    """`pack.yaml` of an embedded pack."""
+
+    kind: Literal["embedded"] = "embedded"
+    id: str = Field(pattern=r"^[a-z][a-z0-9-]{1,63}$")
+    text_encoder: str
+    autoencoder: Component
+    preview: Component
+    generalist: ExpertEntry
+    experts: tuple[ExpertEntry, ...] = Field(min_length=1)
+    gate: Component

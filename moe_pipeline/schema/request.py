@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from moe_pipeline.schema.errors import MoEverseError, from_validation
-from moe_pipeline.schema.pack import PackManifest
+from moe_pipeline.schema.pack import Manifest
 from moe_pipeline.schema.placement import Objective
 
 Mode = Literal["moe", "single"]
@@ -102,7 +102,7 @@ def _multiple(name: str, value: int, of: int) -> None:
         )
 
 
-def resolve(request: SceneRequest, pack: PackManifest) -> ResolvedRequest:
+def resolve(request: SceneRequest, pack: Manifest) -> ResolvedRequest:
     """Fill every default from the pack and check the pack's limits. Pure and idempotent.
 
     Raises:

@@ -16,12 +16,14 @@ def embedded_features() -> PackFeatures:
     Raises:
         MoEverseError: the embedded pack is missing or broken, or has no frame probe.
     """
-    from moe_pipeline.pipeline import EngineConfig, MoEVideoPipeline
+    from moe_pipeline.engine import Engine, EngineConfig
+    from moe_pipeline.features import PackFeatures
+    from moe_pipeline.packs import open_pack
 
     # One thread: the worker processes are the parallelism.
-    features = MoEVideoPipeline.from_pack(None, EngineConfig(threads=1)).features
-    if features is None:
+    engine = Engine(open_pack(), EngineConfig(threads=1))
+    if engine.manifest.probe is None:
         raise MoEverseError(
             "no_probe", "The embedded pack has no frame probe.", "Measure without --pack-features."
         )
-    return features
+    return PackFeatures(engine)

@@ -39,15 +39,13 @@ def _step(pipeline: MoEVideoPipeline, request: SceneRequest) -> Callable[[], obj
     """A call that takes one guided step of the generalist and returns when it is done."""
     import torch
 
-    from moe_pipeline.diffusion.guidance import ClassifierFree
-    from moe_pipeline.diffusion.sampler import initial_noise
-    from moe_pipeline.engine import GuidedMixture
+    from moe_pipeline.gating.routing import single
 
     engine, resolved = pipeline.engine, pipeline.resolve(request)
     text = engine.encoder([resolved.prompt])
-    weights = [{pipeline.manifest.generalist.id: 1.0}]
-    velocity = GuidedMixture(engine, text, weights, ClassifierFree(resolved.guidance))
-    x = initial_noise(engine.latent_shape(resolved), resolved.seed)
+    alone = single(pipeline.manifest.generalist.id, [0.5], 1.0)
+    velocity = engine.velocity(resolved, pipeline.plan(request), alone, text)
+    x = engine.start(resolved)
 
     def run() -> object:
         found = velocity(x, 0.5, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from moe_pipeline.schema.pack import PackManifest
+from moe_pipeline.schema.pack import Manifest
 
 NEUTRAL = "#8a8f98"
 
@@ -28,7 +28,7 @@ class Palette:
     generalist: str
 
     @classmethod
-    def of(cls, manifest: PackManifest) -> Palette:
+    def of(cls, manifest: Manifest) -> Palette:
         entries = (*manifest.experts, manifest.generalist)
         tones = tuple(Tone(e.id, e.title, e.colour, e.description) for e in entries)
         return cls(tones, manifest.generalist.id)

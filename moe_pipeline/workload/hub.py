@@ -161,13 +161,51 @@ def hub_workloads(
     Raises:
         MoEverseError: `unknown_architecture`, `bad_shape`.
     """
+    return architecture_workloads(
+        architecture(name),
+        frames=frames,
+        height=height,
+        width=width,
+        active=active,
+        guidance=guidance,
+        precision=precision,
+        delta_bytes=delta_bytes,
+        pack=name,
+    )
+
+
+def architecture(name: str) -> HubArchitecture:
+    """A published architecture by name.
+
+    Raises:
+        MoEverseError: `unknown_architecture`.
+    """
     if name not in HUB_ARCHITECTURES:
         raise MoEverseError(
             "unknown_architecture",
             f"There is no architecture '{name}'.",
             f"Known: {', '.join(HUB_ARCHITECTURES)}.",
         )
-    arch = HUB_ARCHITECTURES[name]
+    return HUB_ARCHITECTURES[name]
+
+
+def architecture_workloads(
+    arch: HubArchitecture,
+    *,
+    frames: int,
+    height: int,
+    width: int,
+    active: int = 1,
+    guidance: bool = True,
+    precision: Precision = "bf16",
+    delta_bytes: int | None = None,
+    pack: str = "",
+) -> StageWorkloads:
+    """As `hub_workloads`, for any architecture: a pack's own, read from the configurations beside its weights.
+
+    Raises:
+        MoEverseError: `bad_shape`.
+    """
     if (
         height % (2 * arch.spatial)
         or width % (2 * arch.spatial)
@@ -216,7 +254,7 @@ def hub_workloads(
         frames=frames,
         width=width,
         height=height,
-        pack=name,
+        pack=pack,
     )
 
 

@@ -1,22 +1,21 @@
-"""The loaded pack: components on a torch device in one precision, and the numeric step that the stream drives."""
+"""The loaded embedded pack: components on a torch device in one precision, and the step that the stream drives."""
 
 from __future__ import annotations
 
-import platform
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from moe_pipeline._version import __version__
 from moe_pipeline.diffusion.autoencoder import VideoAutoencoder, to_frames
+from moe_pipeline.diffusion.flow import noise_schedule
 from moe_pipeline.diffusion.guidance import ClassifierFree
 from moe_pipeline.diffusion.preview import LatentPreview
 from moe_pipeline.diffusion.probe import FrameProbe
+from moe_pipeline.engine.base import BaseEngine, Between
+from moe_pipeline.engine.config import EngineConfig
 from moe_pipeline.experts.cache import ExpertCache
 from moe_pipeline.experts.denoiser import VideoDenoiser
 from moe_pipeline.experts.mixture import Mixture
@@ -26,8 +25,9 @@ from moe_pipeline.interfaces import Denoiser, Frames, TextFeatures
 from moe_pipeline.packs import Pack
 from moe_pipeline.prompting.encoder import MiniLMEncoder
 from moe_pipeline.schema.errors import MoEverseError
-from moe_pipeline.schema.pack import Component
-from moe_pipeline.schema.record import Environment
+from moe_pipeline.schema.gate import GateDecision
+from moe_pipeline.schema.pack import Component, PackManifest
+from moe_pipeline.schema.plan import ScenePlan
 from moe_pipeline.schema.request import ResolvedRequest
 
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
@@ -39,53 +39,17 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-class EngineConfig(BaseModel):
-    """Choices fixed at load time: where and in which precision the pack runs.
-
-    Attributes:
-        torch_device: `auto` takes CUDA when there is one.
-        dtype: `auto` takes bf16 where the processor multiplies it natively, float32 elsewhere.
-        threads: torch threads on the CPU; None keeps what torch chose.
-        cache_bytes: budget for loaded denoisers.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    torch_device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["auto", "bf16", "fp32"] = "auto"
-    threads: int | None = Field(default=None, ge=1, le=256)
-    cache_bytes: int = Field(default=2 * 1024**3, ge=1)
-
-
-def _choose_device(wanted: str) -> torch.device:
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise MoEverseError(
-            "no_cuda", "There is no CUDA device here.", "Use the torch device `cpu` or `auto`."
-        )
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
-
-
-def _choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
-    if wanted == "auto":
-        fast = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        return torch.bfloat16 if fast else torch.float32
-    return {"bf16": torch.bfloat16, "fp32": torch.float32}[wanted]
-
-
-class Engine:
-    """Components of one pack, loaded when first used and safe to share between threads and runs."""
+class Engine(BaseEngine):
+    """The engine of an embedded pack."""
 
     def __init__(self, pack: Pack, config: EngineConfig, cache: ExpertCache | None = None) -> None:
-        self.pack, self.config = pack, config
-        self.device = _choose_device(config.torch_device)
-        self.dtype = _choose_dtype(config.dtype, self.device)
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
-        self.cache = cache if cache is not None else ExpertCache(config.cache_bytes)
-        self._lock = threading.RLock()
+        super().__init__(pack, config, cache)
+        self.pack = pack
         self._shells: dict[str, nn.Module] = {}
+
+    @property
+    def manifest(self) -> PackManifest:
+        return self.pack.manifest
 
     def _build(self, component: Component, dtype: torch.dtype) -> nn.Module:
         builder = BUILDERS.get(component.kind)
@@ -158,41 +122,31 @@ class Engine:
                     self._shells[key] = BUILDERS[component.kind](**component.config)
             return self._shells[key]
 
-    def latent_shape(self, request: ResolvedRequest) -> tuple[int, int, int, int, int]:
-        """(1, C, F, H, W) of a request's latents."""
-        latents = self.pack.manifest.latents
-        return (
-            1,
-            latents.channels,
-            request.frames // latents.temporal,
-            request.height // latents.spatial,
-            request.width // latents.spatial,
-        )
+    def noise_levels(self, steps: int) -> list[float]:
+        """The flow's own schedule under the pack's shift."""
+        return noise_schedule(steps, self.manifest.defaults.shift)
+
+    def velocity(
+        self,
+        request: ResolvedRequest,
+        plan: ScenePlan,
+        gate: GateDecision,
+        text: TextFeatures,
+        between: Between | None = None,
+    ) -> GuidedMixture:
+        """All experts read the whole prompt; what tells them apart is what they were trained on."""
+        weights = [step.weights for step in gate.by_step]
+        return GuidedMixture(self, text, weights, ClassifierFree(request.guidance), between)
 
     @torch.inference_mode()
-    def decode(self, latents: Tensor) -> Frames:
-        """Latents (1, C, F, H, W) -> frames uint8 (T, H, W, 3)."""
+    def decode(self, latents: Tensor, between: Between | None = None) -> Frames:
+        """Latents (1, C, F, H, W) -> frames uint8 (T, H, W, 3), in one go."""
         return to_frames(self.autoencoder.decode(latents.to(self.device, self.dtype)))[0].cpu().numpy()
 
     @torch.inference_mode()
     def preview(self, clean: Tensor) -> Frames:
         """Predicted clean latents -> uint8 (F, H, W, 3) at latent size, by the linear map."""
         return self.preview_map(clean)[0].cpu().numpy()
-
-    def environment(self) -> Environment:
-        """What has to be equal for frames to be equal byte for byte."""
-        capability = torch.backends.cpu.get_cpu_capability()
-        if self.device.type == "cuda":
-            capability += f"; {torch.cuda.get_device_name(self.device)}"
-        return Environment(
-            torch=torch.__version__,
-            torch_device=self.device.type,
-            cpu_capability=capability,
-            threads=torch.get_num_threads(),
-            dtype=str(self.dtype).removeprefix("torch."),
-            code_version=__version__,
-            platform=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        )
 
     def warm(self, experts: Sequence[str] = ()) -> None:
         """Load the text encoder, gate, autoencoder and the given experts now instead of in the first request."""

@@ -1,0 +1,342 @@
+"""The engine of a hub pack: a published video model stepped by our own loop, as a mixture of its experts.
+
+Experts share the denoiser unless one brings its own or a LoRA; what tells them apart otherwise is what they read
+(docs/decisions/0011-experts-of-hub-packs.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from moe_pipeline.diffusion.autoencoder import to_frames
+from moe_pipeline.diffusion.flow import noise_schedule
+from moe_pipeline.diffusion.guidance import ClassifierFree
+from moe_pipeline.diffusion.hub_autoencoder import ClipAutoencoder, FrameAutoencoder, fit_hub_preview
+from moe_pipeline.diffusion.levels import FlowLevels, NoiseLevels, variance_levels
+from moe_pipeline.diffusion.preview import LatentPreview
+from moe_pipeline.engine.base import BaseEngine, Between
+from moe_pipeline.engine.config import EngineConfig
+from moe_pipeline.engine.hub_loading import load_model, load_tokenizer, shell_of_config
+from moe_pipeline.experts.cache import ExpertCache
+from moe_pipeline.experts.fusion import weighted_mean
+from moe_pipeline.experts.hub_denoiser import HubDenoiser
+from moe_pipeline.experts.lora import with_lora
+from moe_pipeline.gating.description import DescriptionGate
+from moe_pipeline.interfaces import Denoiser, Frames, TextFeatures
+from moe_pipeline.packs import HubPack
+from moe_pipeline.packs.files import verified_tensors
+from moe_pipeline.packs.hub import FLOW_SCHEDULERS
+from moe_pipeline.prompting.encoder import MiniLMEncoder
+from moe_pipeline.prompting.expert_text import expert_text, own_parts
+from moe_pipeline.prompting.hub_encoders import ClipConditioner, T5Conditioner
+from moe_pipeline.schema.errors import MoEverseError
+from moe_pipeline.schema.gate import GateDecision
+from moe_pipeline.schema.hub_pack import HubExpert, HubManifest
+from moe_pipeline.schema.plan import ScenePlan
+from moe_pipeline.schema.record import Environment
+from moe_pipeline.schema.request import ResolvedRequest
+
+GATE_WORD_PIECES = 128  # what the gate reads of a prompt part
+
+
+class HubEngine(BaseEngine):
+    """Components of a hub pack. The gate, the plan and the placement need no weights; a run does."""
+
+    def __init__(self, pack: HubPack, config: EngineConfig, cache: ExpertCache | None = None) -> None:
+        super().__init__(pack, config, cache)
+        self.pack = pack
+        self._shells: dict[str, nn.Module | None] = {}
+
+    @property
+    def manifest(self) -> HubManifest:
+        return self.pack.manifest
+
+    def require_weights(self) -> None:
+        """Refuse what `HubPack.check` refuses, and components that do not fit each other."""
+        self.pack.check()
+        _ = self.levels
+        self._check_shapes()
+
+    # ---------------------------------------------------------------------------------------- the gate's side
+
+    @cached_property
+    def encoder(self) -> MiniLMEncoder:
+        with self._lock:
+            return MiniLMEncoder(GATE_WORD_PIECES, torch_device="cpu")
+
+    @cached_property
+    def gate(self) -> DescriptionGate:
+        """The gate over what the manifest says of each expert."""
+        with self._lock:
+            phrases: list[str] = []
+            owners: list[int] = []
+            for index, expert in enumerate(self.manifest.experts):
+                own = (expert.description, *expert.examples)
+                phrases += own
+                owners += [index] * len(own)
+            settings = self.manifest.gate
+            gate = DescriptionGate(
+                len(self.manifest.experts),
+                phrases=len(phrases),
+                temperature=settings.temperature,
+                coverage_low=settings.coverage_low,
+                coverage_high=settings.coverage_high,
+            )
+            spans = [expert.noise_levels for expert in self.manifest.experts]
+            return gate.describe(self.encoder(phrases).pooled, owners, spans).eval()
+
+    # --------------------------------------------------------------------------------------------- components
+
+    @cached_property
+    def levels(self) -> NoiseLevels:
+        """How the model's noise levels read as levels of the flow."""
+        with self._lock:
+            scheduler = self.manifest.components["scheduler"].rpartition(".")[2]
+            config = self.pack.config("scheduler") or {}
+            if scheduler in FLOW_SCHEDULERS:
+                shift = config.get("flow_shift") or config.get("shift") or self.manifest.defaults.shift
+                return FlowLevels(float(shift), int(config.get("num_train_timesteps") or 1000))
+            return variance_levels(config, self.manifest.id)
+
+    @cached_property
+    def conditioner(self) -> ClipConditioner:
+        """The text encoder that the denoisers read."""
+        with self._lock:
+            model = load_model(self.pack, "text_encoder", self.dtype, self.device)
+            tokenizer = load_tokenizer(self.pack, "tokenizer")
+            t5 = self.manifest.components["text_encoder"] == "transformers.UMT5EncoderModel"
+            kind = T5Conditioner if t5 else ClipConditioner
+            return kind(tokenizer, model, self.manifest.text_tokens)
+
+    @cached_property
+    def autoencoder(self) -> FrameAutoencoder | ClipAutoencoder:
+        with self._lock:
+            model = load_model(self.pack, "vae", self.dtype, self.device)
+            video = self.manifest.components["vae"] == "diffusers.AutoencoderKLWan"
+            return ClipAutoencoder(model) if video else FrameAutoencoder(model)
+
+    @cached_property
+    def preview_map(self) -> LatentPreview:
+        """Fitted on this pack's own encoder when the first preview is asked for."""
+        with self._lock:
+            return fit_hub_preview(self.autoencoder).to(self.device).requires_grad_(False)
+
+    def network(self, expert: HubExpert) -> nn.Module:
+        """The network an expert runs: the pack's own, another component, or a copy with its LoRA merged."""
+        component = self.manifest.denoiser_of(expert)
+        base = f"{self._identity()}/{component}/{self.device}/{self.dtype}"
+
+        def load() -> nn.Module:
+            return load_model(self.pack, component, self.dtype, self.device)
+
+        if expert.lora is None:
+            return self.cache.get(base, load)
+        lora, plain = expert.lora, self.cache.get(base, load)
+        source = f"{self.manifest.id}/{lora.file.path}"
+
+        def merge() -> nn.Module:
+            tensors = verified_tensors(self.pack.folder, lora.file, self.manifest.id)
+            return with_lora(plain, tensors, lora.scale, source)
+
+        return self.cache.get(f"{base}/{lora.file.sha256}/{lora.scale}", merge)
+
+    def _identity(self) -> str:
+        """Which weights these are, without reading them: their place, sizes and times."""
+        root = self.pack.check()
+        files = [(path, path.stat()) for path in self.pack.weight_files()]
+        marks = [f"{path.name}:{stat.st_size}:{stat.st_mtime_ns}" for path, stat in files]
+        return f"{root.resolve()}/{','.join(marks)}"
+
+    def denoiser(self, expert: str) -> Denoiser:
+        """The denoiser of an expert or of the generalist, by id."""
+        network = self.network(self.manifest.expert(expert))
+        flow = isinstance(self.levels, FlowLevels)
+        # Long sequences of transformers gain nothing from a batch and pay for it in memory.
+        return HubDenoiser(network, self.levels, self.dtype, largest_batch=1 if flow else 4)
+
+    def shell(self, component: str) -> nn.Module | None:
+        """A component's architecture on the meta device; None while its configuration is not here."""
+        with self._lock:
+            if component not in self._shells:
+                self._shells[component] = shell_of_config(self.pack, component)
+            return self._shells[component]
+
+    def _check_shapes(self) -> None:
+        """The manifest's geometry and widths are those of the components."""
+        manifest, latents = self.manifest, self.manifest.latents
+        vae = self.pack.config("vae") or {}
+        text = self.pack.config("text_encoder") or {}
+        for name in {manifest.denoiser, *(manifest.denoiser_of(e) for e in manifest.experts)}:
+            config = self.pack.config(name) or {}
+            widths = (
+                config.get("cross_attention_dim", config.get("text_dim")),
+                text.get("hidden_size", text.get("d_model")),
+            )
+            pairs = (
+                (f"{name} reads latents of", config.get("in_channels"), latents.channels, "channels"),
+                (f"{name} reads texts of", widths[0], widths[1], "numbers a token"),
+            )
+            for what, found, wanted, unit in pairs:
+                _require_equal(manifest.id, what, found, wanted, unit)
+        channels = vae.get("latent_channels", vae.get("z_dim"))
+        _require_equal(manifest.id, "vae holds latents of", channels, latents.channels, "channels")
+        if "block_out_channels" in vae:
+            factor = 2 ** (len(vae["block_out_channels"]) - 1)
+            _require_equal(manifest.id, "vae shrinks pictures by", factor, latents.spatial, "times")
+
+    # ---------------------------------------------------------------------------------------------- the run
+
+    def latent_shape(self, request: ResolvedRequest) -> tuple[int, int, int, int, int]:
+        """(1, C, F, H, W); video autoencoders keep the first frame apart: 4k + 1 frames are k + 1 latent ones."""
+        latents = self.manifest.latents
+        length = (request.frames - 1) // latents.temporal + 1
+        side = latents.spatial
+        return (1, latents.channels, length, request.height // side, request.width // side)
+
+    def noise_levels(self, steps: int) -> list[float]:
+        """As the model's scheduler spaces them; while it is not here, evenly, for the gate alone."""
+        if self.pack.config("scheduler") is None:
+            return noise_schedule(steps, self.manifest.defaults.shift)
+        return self.levels.noise_levels(steps)
+
+    def start(self, request: ResolvedRequest) -> Tensor:
+        first = self.noise_levels(request.steps)[0]
+        return self.levels.start(super().start(request), first)
+
+    def count_words(self, text: str) -> int:
+        return self.conditioner.count(text)
+
+    def velocity(
+        self,
+        request: ResolvedRequest,
+        plan: ScenePlan,
+        gate: GateDecision,
+        text: TextFeatures,
+        between: Between | None = None,
+    ) -> HubVelocity:
+        """Every expert reads the scene, its own parts of it and its own words; the generalist the prompt alone."""
+        parts = own_parts(plan, gate.by_subtask, gate.active)
+        texts = {
+            name: expert_text(request.prompt, parts[name], self.manifest.expert(name).prompt)
+            for name in gate.active
+        }
+        encoded = self.conditioner([*texts.values(), self.manifest.negative_prompt]).tokens
+        tokens = dict(zip(texts, encoded.split(1), strict=False))
+        weights = [step.weights for step in gate.by_step]
+        return HubVelocity(self, tokens, encoded[-1:], weights, ClassifierFree(request.guidance), between)
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor, between: Between | None = None) -> Frames:
+        """Latents (1, C, F, H, W) -> frames uint8 (T, H, W, 3); may be stopped between frames."""
+        return to_frames(self.autoencoder.decode(latents, between))[0].cpu().numpy()
+
+    @torch.inference_mode()
+    def preview(self, clean: Tensor) -> Frames:
+        return self.preview_map(clean)[0].cpu().numpy()
+
+    def environment(self) -> Environment:
+        """With the versions of the libraries whose code computes the components."""
+        from importlib.metadata import version
+
+        facts = super().environment().model_dump()
+        libraries = {name: version(name) for name in ("diffusers", "transformers")}
+        return Environment.model_validate({**facts, **libraries})
+
+    def warm(self, experts: Sequence[str] = ()) -> None:
+        self.require_weights()
+        self.encoder(["warm"])
+        self.conditioner(["warm"])
+        self.preview_map.eval()
+        for expert in (*experts, self.manifest.generalist.id):
+            self.denoiser(expert)
+
+
+class HubVelocity:
+    """Guided mixture over experts that read texts of their own.
+
+    Experts on one network share its call: their conditional rows and, once, the unconditional one, whose text is the
+    same for all. The predictions are combined under the gate's weights, then guided; with one network this is
+    composable diffusion (Liu et al., "Compositional visual generation", 2022, arXiv 2206.01714) with weights that
+    sum to 1.
+
+    Args:
+        engine: where the experts come from.
+        tokens: expert -> (1, L, D), what it reads.
+        empty: (1, L, D), what the unconditional branch reads.
+        weights: for each step, the routing weights.
+        guider: guidance scale and interval.
+        between: called before each network; may raise to stop the run.
+    """
+
+    def __init__(
+        self,
+        engine: HubEngine,
+        tokens: Mapping[str, Tensor],
+        empty: Tensor,
+        weights: Sequence[Mapping[str, float]],
+        guider: ClassifierFree,
+        between: Callable[[], None] | None = None,
+    ) -> None:
+        self.engine, self.tokens, self.empty = engine, tokens, empty
+        self.weights, self.guider, self.between = weights, guider, between
+        # Held for the run, so that a small cache does not load an expert anew at every step.
+        self._denoisers: dict[str, Denoiser] = {}
+
+    def _denoiser(self, expert: str) -> Denoiser:
+        if expert not in self._denoisers:
+            self._denoisers[expert] = self.engine.denoiser(expert)
+        return self._denoisers[expert]
+
+    def _groups(self, index: int) -> dict[Any, list[str]]:
+        """Active experts of a step by the network they run, without loading one."""
+        groups: dict[Any, list[str]] = {}
+        manifest = self.engine.manifest
+        for name, weight in self.weights[index].items():
+            if weight > 0.0:
+                expert = manifest.expert(name)
+                groups.setdefault((manifest.denoiser_of(expert), expert.lora), []).append(name)
+        return groups
+
+    def forward_passes(self, index: int, sigma: float) -> int:
+        """Rows that go through a network in this step: each active expert, and one empty text a network."""
+        groups = self._groups(index)
+        empty = len(groups) if self.guider.needs_unconditional(sigma) else 0
+        return sum(map(len, groups.values())) + empty
+
+    @torch.inference_mode()
+    def __call__(self, x: Tensor, sigma: float, index: int) -> Tensor:
+        """x (1, C, F, H, W) float32 at `sigma` -> guided velocity, float32."""
+        guided = self.guider.needs_unconditional(sigma)
+        x = x.to(self.engine.device)
+        conditional: dict[str, Tensor] = {}
+        unconditional, shares = [], []
+        for names in self._groups(index).values():
+            if self.between is not None:
+                self.between()
+            rows = [self.tokens[name] for name in names] + ([self.empty] if guided else [])
+            tokens = torch.cat(rows)
+            mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+            level = torch.full((len(rows),), sigma)
+            found = self._denoiser(names[0])(x.expand(len(rows), *x.shape[1:]), level, tokens, mask)
+            conditional |= dict(zip(names, found.split(1), strict=False))
+            if guided:
+                unconditional.append(found[-1:])
+                shares.append(sum(self.weights[index][name] for name in names))
+        weights = [self.weights[index][name] for name in conditional]
+        mixed = weighted_mean(list(conditional.values()), weights)
+        empty = weighted_mean(unconditional, shares) if guided else None
+        return self.guider(mixed, empty, sigma)
+
+
+def _require_equal(pack: str, what: str, found: object, wanted: object, unit: str) -> None:
+    if found != wanted:
+        raise MoEverseError(
+            "weights_mismatch",
+            f"The weights of {pack} do not fit: {what} {found} instead of {wanted} {unit}.",
+            "Use the repository that the pack is for, or correct pack.yaml.",
+        )

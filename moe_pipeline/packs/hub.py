@@ -1,0 +1,311 @@
+"""Hub packs on disk: where the weights of a repository lie, whether they are whole, and which classes they ask for.
+
+Nothing is downloaded, no class is taken by name from a file, and no pickle is opened. What loads is in engine/hub.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from moe_pipeline.packs.files import verified
+from moe_pipeline.packs.manifest import MANIFEST, read_manifest
+from moe_pipeline.schema.errors import MoEverseError
+from moe_pipeline.schema.hub_pack import HubManifest
+
+MODEL_INDEX = "model_index.json"
+# Variance-preserving schedules share alphas and timesteps, which is all that our own sampler takes from them.
+DIFFUSION_SCHEDULERS = frozenset(
+    {
+        "DDIMScheduler", "DDPMScheduler", "DPMSolverMultistepScheduler", "EulerAncestralDiscreteScheduler",
+        "EulerDiscreteScheduler", "LMSDiscreteScheduler", "PNDMScheduler",
+    }
+)  # fmt: skip
+FLOW_SCHEDULERS = frozenset({"FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler"})
+# Parts of a repository that a pipeline lists and this program never loads.
+IGNORED = frozenset({"feature_extractor", "image_encoder", "safety_checker"})
+_PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+_CONFIGS = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
+_SHARD = re.compile(r"^[\w.-]+\.safetensors$")
+_BLOB = re.compile(r"^[0-9a-f]{64}$")
+
+
+@dataclass(frozen=True)
+class ComponentFiles:
+    """The weights of one component: the variant in its file names ("" or "fp16"), and the files."""
+
+    variant: str
+    files: tuple[Path, ...]
+
+
+class HubPack:
+    """A hub pack: its manifest, and the folder of weights where there is one.
+
+    Args:
+        folder: holds pack.yaml (and files of its own, such as LoRAs).
+        manifest, manifest_sha256: what it says, and the hash of that file.
+        weights: a folder in the hub's layout; None looks into the hub's local cache when weights are needed.
+    """
+
+    def __init__(
+        self, folder: Path, manifest: HubManifest, manifest_sha256: str, *, weights: Path | None = None
+    ) -> None:
+        self.folder, self.manifest, self.manifest_sha256 = folder, manifest, manifest_sha256
+        self._given = weights
+
+    # -------------------------------------------------------------------------------------------- where
+
+    @property
+    def weights(self) -> Path | None:
+        """The folder in the hub's layout, or None where nothing was found."""
+        return self._given or _cached_snapshot(self.manifest.repository, self.manifest.revision)
+
+    def get_command(self) -> str:
+        """The command that fetches the files of this pack into the hub's cache."""
+        manifest = self.manifest
+        revision = f" --revision {manifest.revision}" if manifest.revision != "main" else ""
+        patterns = " ".join(f'--include "{pattern}"' for pattern in manifest.download)
+        return f"hf download {manifest.repository}{revision} {patterns}"
+
+    def missing(self) -> MoEverseError | None:
+        """What keeps the pack from being loaded, as the error it would raise; None when all is here."""
+        try:
+            self.check()
+        except MoEverseError as error:
+            return error
+        return None
+
+    # -------------------------------------------------------------------------------------------- checks
+
+    def check(self) -> Path:
+        """The folder of weights, after everything that can be refused without loading was looked at.
+
+        Raises:
+            MoEverseError: `weights_missing`, `component_missing`, `pickle_refused`, `unknown_scheduler`,
+                `unknown_component`, `weights_mismatch`, `pack_broken`; the sentence names the part and the remedy.
+        """
+        root = self.weights
+        name = self.manifest.id
+        if root is None:
+            raise MoEverseError(
+                "weights_missing",
+                f"The weights of {name} are not here: neither a folder in the hub's layout nor the hub's cache has "
+                f"{self.manifest.repository}.",
+                self._remedy(),
+            )
+        index = _read_json(root / MODEL_INDEX, name)
+        self._check_classes(index)
+        for component, wanted in self.manifest.components.items():
+            self._check_component(root, component, wanted)
+        return root
+
+    def _remedy(self) -> str:
+        return f"Run `{self.get_command()}` (about {self.manifest.download_gb:g} GB)."
+
+    def _check_classes(self, index: dict[str, Any]) -> None:
+        manifest = self.manifest
+        if index.get("_class_name") != manifest.pipeline:
+            raise MoEverseError(
+                "weights_mismatch",
+                f"{MODEL_INDEX} says {str(index.get('_class_name'))[:60]!r}; the pack {manifest.id} is for "
+                f"{manifest.pipeline}.",
+                "Name the folder of the repository that the pack is for.",
+            )
+        for name, wanted in manifest.components.items():
+            entry = index.get(name)
+            if not (isinstance(entry, list) and len(entry) == 2 and all(isinstance(e, str) for e in entry)):
+                raise MoEverseError(
+                    "component_missing", f"{MODEL_INDEX} of {manifest.id} names no {name}.", self._remedy()
+                )
+            library, found = entry
+            if name == "scheduler":
+                self._check_scheduler(found)
+            elif f"{library}.{found}" not in (wanted, wanted + "Fast"):
+                raise MoEverseError(
+                    "unknown_component",
+                    f"{manifest.id} asks for {library}.{found} as its {name}; this program loads {wanted}.",
+                    "Use the published repository; code of a repository is never run.",
+                )
+
+    def _check_scheduler(self, found: str) -> None:
+        flow = self.manifest.components["scheduler"].rpartition(".")[2] in FLOW_SCHEDULERS
+        known = FLOW_SCHEDULERS if flow else DIFFUSION_SCHEDULERS
+        if found not in known:
+            raise MoEverseError(
+                "unknown_scheduler",
+                f"{self.manifest.id} has the scheduler {found[:60]!r}, whose noise levels are not known here.",
+                f"Known: {', '.join(sorted(known))}.",
+            )
+
+    def _check_component(self, root: Path, component: str, wanted: str) -> None:
+        folder = root / component
+        if not folder.is_dir():
+            raise MoEverseError(
+                "component_missing",
+                f"The weights of {self.manifest.id} have no folder {component}/.",
+                self._remedy(),
+            )
+        if component == "scheduler":
+            _read_json(folder / _CONFIGS["scheduler"], self.manifest.id)
+        elif component.startswith("tokenizer"):
+            if not any(
+                (folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "spiece.model")
+            ):
+                raise MoEverseError(
+                    "component_missing",
+                    f"{component}/ of {self.manifest.id} holds no vocabulary.",
+                    self._remedy(),
+                )
+        else:
+            _read_json(folder / "config.json", self.manifest.id)
+            self.component_files(root, component, wanted)
+
+    # -------------------------------------------------------------------------------------------- files
+
+    def component_files(self, root: Path, component: str, wanted: str) -> ComponentFiles:
+        """The safetensors of a component: the full-precision ones, or the half-precision variant.
+
+        Raises:
+            MoEverseError: `pickle_refused` where there are pickles only, `component_missing` where there is nothing.
+        """
+        folder = root / component
+        stem = "model" if wanted.startswith("transformers.") else "diffusion_pytorch_model"
+        for variant in ("", "fp16"):
+            infix = f".{variant}" if variant else ""
+            whole = folder / f"{stem}{infix}.safetensors"
+            if whole.is_file():
+                return ComponentFiles(variant, (whole,))
+            for index in (f"{stem}.safetensors.index{infix}.json", f"{stem}{infix}.safetensors.index.json"):
+                if (folder / index).is_file():
+                    return ComponentFiles(variant, self._shards(folder, index))
+        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
+        if pickles:
+            raise MoEverseError(
+                "pickle_refused",
+                f"{component}/ of {self.manifest.id} holds its weights as a pickle ({pickles[0]}), which can run code "
+                "when it is opened; only safetensors are read.",
+                self._remedy(),
+            )
+        raise MoEverseError(
+            "component_missing",
+            f"{component}/ of {self.manifest.id} holds no weights: {stem}.safetensors is missing.",
+            self._remedy(),
+        )
+
+    def _shards(self, folder: Path, index: str) -> tuple[Path, ...]:
+        table = _read_json(folder / index, self.manifest.id).get("weight_map")
+        names = sorted({str(name) for name in table.values()}) if isinstance(table, dict) else []
+        for name in names:
+            if not _SHARD.match(name) or not (folder / name).is_file():
+                raise MoEverseError(
+                    "component_missing",
+                    f"{folder.name}/{index} of {self.manifest.id} names {name[:80]!r}, which is not there.",
+                    self._remedy(),
+                )
+        if not names:
+            raise MoEverseError(
+                "pack_broken", f"{folder.name}/{index} of {self.manifest.id} names no file.", self._remedy()
+            )
+        return tuple(folder / name for name in names)
+
+    def config(self, component: str) -> dict[str, Any] | None:
+        """A component's configuration, or None while its weights are not here."""
+        root = self.weights
+        if root is None or not (root / component).is_dir():
+            return None
+        return _read_json(root / component / _CONFIGS.get(component, "config.json"), self.manifest.id)
+
+    def weight_files(self) -> list[Path]:
+        """Every file of weights, after `check`."""
+        root = self.check()
+        found: list[Path] = []
+        for component, wanted in self.manifest.components.items():
+            if component != "scheduler" and not component.startswith("tokenizer"):
+                found += self.component_files(root, component, wanted).files
+        return found
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash over the manifest and every file of weights; of the manifest alone while they are not here.
+
+        Files in the hub's cache are named by their hash already; others are read once in full.
+        """
+        digest = hashlib.sha256(self.manifest_sha256.encode())
+        if self.missing() is None:
+            for path in self.weight_files():
+                digest.update(f"{path.parent.name}/{path.name} {_file_hash(path)}".encode())
+        return digest.hexdigest()
+
+    def verify(self) -> int:
+        """Check what can be checked without loading; the bytes of the weights (their sizes, not read)."""
+        own = [expert.lora.file for expert in self.manifest.experts if expert.lora is not None]
+        for file in own:
+            verified(self.folder, file, self.manifest.id)
+        return sum(path.stat().st_size for path in self.weight_files())
+
+
+def manifest_for(weights: Path, shipped: Path) -> tuple[Path, HubManifest, str]:
+    """The shipped manifest of a bare folder of weights: (its folder, manifest, hash), found by the pipeline's class.
+
+    Two packs may share a pipeline (Wan 2.1 and 2.2 do): the one with the same components is taken first.
+
+    Raises:
+        MoEverseError: `unknown_pipeline` where no shipped manifest is for that class.
+    """
+    index = _read_json(weights / MODEL_INDEX, weights.name)
+    name = str(index.get("_class_name"))
+    listed = {
+        part
+        for part, entry in index.items()
+        if isinstance(entry, list) and part not in IGNORED and any(item is not None for item in entry)
+    }
+    known: dict[str, list[tuple[Path, HubManifest, str]]] = {}
+    for path in sorted(shipped.glob(f"*/{MANIFEST}")):
+        manifest, sha256 = read_manifest(path.parent)
+        if isinstance(manifest, HubManifest):
+            known.setdefault(manifest.pipeline, []).append((path.parent, manifest, sha256))
+    if name not in known:
+        raise MoEverseError(
+            "unknown_pipeline",
+            f"{weights.name}/{MODEL_INDEX} is for {name[:60]!r}, which no pack here describes.",
+            f"Known: {', '.join(sorted(known))}; or write a pack.yaml beside it (docs/packs.md).",
+        )
+    return min(known[name], key=lambda found: len(listed ^ set(found[1].components)))
+
+
+def _cached_snapshot(repository: str, revision: str) -> Path | None:
+    """The snapshot of a repository in the hub's local cache; never a request."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repository, MODEL_INDEX, revision=revision)
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _file_hash(path: Path) -> str:
+    target = path.resolve()
+    if path.is_symlink() and _BLOB.match(target.name):
+        return target.name
+    with target.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _read_json(path: Path, pack: str) -> dict[str, Any]:
+    place = f"{pack}: {path.parent.name}/{path.name}" if path.name != MODEL_INDEX else f"{pack}: {path.name}"
+    try:
+        data = json.loads(path.read_bytes())
+    except OSError as error:
+        raise MoEverseError(
+            "component_missing", f"{place} is missing.", "Fetch the repository again."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise MoEverseError(
+            "pack_broken", f"{place} is not valid JSON.", "Fetch the repository again."
+        ) from error
+    if not isinstance(data, dict):
+        raise MoEverseError("pack_broken", f"{place} holds no mapping.", "Fetch the repository again.")
+    return data

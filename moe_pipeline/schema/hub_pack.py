@@ -1,0 +1,109 @@
+"""The manifest of a pack whose weights are a repository in the layout of the Hugging Face hub."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from moe_pipeline.schema.pack import ExpertCard, Manifest, PackFile, _Part
+
+Repository = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")]
+# The folder of a component inside the repository: one plain name, so that nothing points outside of it.
+ComponentName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+ComponentClass = Annotated[
+    str, StringConstraints(pattern=r"^(diffusers|transformers)\.[A-Za-z][A-Za-z0-9]*$")
+]
+
+EXPERT_PROMPT_LIMIT = 300
+
+
+class HubLora(_Part):
+    """A low-rank change of the denoiser in a safetensors file beside the manifest; merged when it is loaded."""
+
+    file: PackFile
+    scale: float = Field(default=1.0, ge=-4.0, le=4.0)
+
+
+class HubExpert(ExpertCard):
+    """An expert of a hub pack: what it reads, and optionally what it computes with.
+
+    Attributes:
+        prompt: words that stand after the visitor's prompt whenever this expert reads it.
+        examples: phrases the gate compares a text with, beside the description.
+        denoiser: the component that this expert runs; None runs the pack's own.
+        lora: a low-rank change of that denoiser.
+        noise_levels: (low, high) span of sigma in which this expert alone works; None works everywhere.
+    """
+
+    prompt: str = Field(default="", max_length=EXPERT_PROMPT_LIMIT)
+    examples: tuple[str, ...] = ()
+    denoiser: ComponentName | None = None
+    lora: HubLora | None = None
+    noise_levels: tuple[float, float] | None = None
+
+    @model_validator(mode="after")
+    def _span_is_one(self) -> Self:
+        if self.noise_levels is not None and not 0.0 <= self.noise_levels[0] < self.noise_levels[1] <= 1.0:
+            raise ValueError("noise_levels must be two rising numbers from 0 to 1")
+        return self
+
+
+class HubGate(_Part):
+    """The gate over descriptions: sharpness, and the cosines between which coverage rises from 0 to 1."""
+
+    temperature: float = Field(default=0.07, gt=0.0, le=10.0)
+    coverage_low: float = Field(default=0.05, ge=-1.0, le=1.0)
+    coverage_high: float = Field(default=0.35, ge=-1.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _range_rises(self) -> Self:
+        if self.coverage_low >= self.coverage_high:
+            raise ValueError("coverage_low must be below coverage_high")
+        return self
+
+
+class HubManifest(Manifest):
+    """`pack.yaml` of a hub pack.
+
+    Attributes:
+        repository: where the weights are published; looked up in the hub's local cache, never downloaded here.
+        revision: branch, tag or commit of it.
+        pipeline: `_class_name` of its model_index.json, by which a bare folder of weights finds its manifest.
+        architecture: entry of workload/hub.py that prices the pack while its weights are not here.
+        components: folder -> class, each checked against model_index.json before anything is loaded.
+        denoiser: the component that the generalist runs, and every expert that names no other.
+        download: patterns of the files that are needed; they stand in the download command.
+        download_gb: their size, so that nobody starts a download unawares.
+        negative_prompt: what the unconditional branch reads.
+    """
+
+    kind: Literal["hub"]
+    repository: Repository
+    revision: str = Field(default="main", pattern=r"^[\w][\w./-]{0,95}$")
+    pipeline: str
+    architecture: str
+    components: dict[ComponentName, ComponentClass] = Field(min_length=1)
+    denoiser: ComponentName
+    download: tuple[str, ...] = ("*.json", "*.txt", "*.safetensors")
+    download_gb: float = Field(gt=0.0)
+    negative_prompt: str = ""
+    generalist: HubExpert
+    experts: tuple[HubExpert, ...] = Field(min_length=1)
+    gate: HubGate = HubGate()
+    probe: None = None
+
+    @model_validator(mode="after")
+    def _denoisers_are_components(self) -> Self:
+        for name in (self.denoiser, *(expert.denoiser for expert in (*self.experts, self.generalist))):
+            if name is not None and name not in self.components:
+                raise ValueError(f"the denoiser {name!r} is no component of the pack")
+        return self
+
+    def denoiser_of(self, expert: HubExpert) -> str:
+        """The component that an expert runs."""
+        return expert.denoiser or self.denoiser
+
+    def expert(self, name: str) -> HubExpert:
+        """An expert or the generalist by id."""
+        return {e.id: e for e in (*self.experts, self.generalist)}[name]

@@ -301,7 +301,7 @@ def test_every_trainer_takes_its_steps_and_the_pack_they_make_runs(
             f"{source}-latents",
         )
     latents = LatentSet(Path(f"{data}-latents"))
-    assert len(latents) == 8 and len(LatentSet(Path(f"{data}-latents"), "avatar")) == 1
+    assert len(latents) == 8 and len(LatentSet(Path(f"{data}-latents"), domain="avatar")) == 1
     assert latents.item(0, 0, 0)[0].shape == (16, 4, 16, 16)
 
     def denoise(role: str, out: str, steps: int, *more: object) -> dict[str, float]:

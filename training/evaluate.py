@@ -45,19 +45,21 @@ def autoencoder_psnr(engine: Engine, clips: ClipSet) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def denoising_errors(engine: Engine, held: LatentSet) -> dict[str, dict[str, float]]:
-    """Mean squared velocity error of each expert, the generalist and the routed mixture, by domain.
+def denoising_errors(engine: Engine, held: LatentSet) -> dict[str, dict[str, list[float]]]:
+    """Mean squared velocity error of each expert, the generalist and the routed mixture, clip by clip.
 
-    A clip counts for each of its domains, at three noise levels with noise seeded by its index; all models see
-    the same noise.
+    Returns {model: {domain: one error a clip}}. A clip counts for each of its domains, for `all`, and for `composed`
+    where it has two; its error is the mean over three noise levels with noise seeded by its index, the same for all
+    models.
     """
     manifest = engine.pack.manifest
     experts = manifest.expert_ids()
     errors: dict[str, dict[str, list[float]]] = {}
 
     def note(model: str, domains: list[str], values: list[float]) -> None:
-        for domain in (*domains, "all"):
-            errors.setdefault(model, {}).setdefault(domain, []).extend(values)
+        groups = (*domains, "all", "composed") if len(domains) > 1 else (*domains, "all")
+        for group in groups:
+            errors.setdefault(model, {}).setdefault(group, []).append(float(np.mean(values)))
 
     for index in range(len(held)):
         caption = index % held.captions
@@ -91,7 +93,25 @@ def denoising_errors(engine: Engine, held: LatentSet) -> dict[str, dict[str, flo
             ]
         )
         note("mixture", domains, flow.velocity_loss(mixed, data, noise).tolist())
-    return {m: {d: float(np.mean(v)) for d, v in sorted(per.items())} for m, per in errors.items()}
+    return errors
+
+
+def paired_change(ours: list[float], theirs: list[float]) -> dict[str, float]:
+    """Mean of `ours` over `theirs` in percent of the latter's mean, with the 95 % bootstrap interval over clips."""
+    a, b = np.asarray(ours), np.asarray(theirs)
+    rows = np.random.default_rng(0).integers(len(a), size=(4000, len(a)))
+    changes = 100.0 * (a[rows].mean(1) / b[rows].mean(1) - 1.0)
+    low, high = np.quantile(changes, (0.025, 0.975))
+    return {"percent": 100.0 * float(a.mean() / b.mean() - 1.0), "low": float(low), "high": float(high)}
+
+
+def against_single(errors: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, dict[str, float]]]:
+    """How each expert on its own domain, and the mixture on every group of clips, stand against the generalist."""
+    single = errors["generalist"]
+    return {
+        "expert": {d: paired_change(errors[d][d], single[d]) for d in DOMAINS if d in errors},
+        "mixture": {group: paired_change(errors["mixture"][group], single[group]) for group in single},
+    }
 
 
 def measure_pack(engine: Engine, clips: ClipSet, latents: LatentSet) -> dict[str, Any]:
@@ -100,6 +120,7 @@ def measure_pack(engine: Engine, clips: ClipSet, latents: LatentSet) -> dict[str
     owners = [fact["domains"] for fact in clips.facts for _ in fact["captions"]]
     texts, domains = zip(*paraphrases(), strict=True)
     pack = engine.pack
+    errors = denoising_errors(engine, latents)
     return {
         "pack": {"id": pack.manifest.id, "version": pack.manifest.version, "sha256": pack.sha256},
         "held_out_clips": len(clips),
@@ -110,7 +131,11 @@ def measure_pack(engine: Engine, clips: ClipSet, latents: LatentSet) -> dict[str
             "paraphrases": accuracy(engine.gate, engine.encoder, texts, domains),
             "paraphrases_count": len(texts),
         },
-        "denoising_error": denoising_errors(engine, latents),
+        "denoising_error": {
+            model: {group: float(np.mean(values)) for group, values in sorted(groups.items())}
+            for model, groups in errors.items()
+        },
+        "against_single": against_single(errors),
         "environment": engine.environment().model_dump(),
     }
 

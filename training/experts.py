@@ -6,9 +6,10 @@
         --data data/train-latents --held data/held-latents --out checkpoints/expert-city --samples 6000
     python -m training.experts --role single --start checkpoints/generalist ... --samples 36000
 
-The generalist keeps its learning rate, so that branches can go on from it; experts and the single model let
-theirs fall linearly to zero. `--samples` ends a branch after that many samples, `--minutes` after that much
-running time, whichever comes first. Any run can be stopped and continued with the same command.
+The generalist keeps its learning rate, so that branches can go on from it; experts and the single model let theirs
+fall linearly to `--lr-end`: the trunk that both branch from ends above zero. `--samples` ends a branch after that
+many samples, `--minutes` after that much running time, whichever comes first. Any run can be stopped and continued
+with the same command.
 """
 
 from __future__ import annotations
@@ -129,7 +130,19 @@ def learning_rate(arguments: argparse.Namespace, steps: int, fraction: float) ->
     if arguments.role == "generalist":
         return arguments.lr * min(1.0, (steps + 1) / 60)
     # A branch starts from trained weights: it only has to fill its momentum.
-    return arguments.lr * min(1.0, (steps + 1) / 10) * max(0.0, 1.0 - fraction)
+    rate = arguments.lr + (arguments.lr_end - arguments.lr) * min(1.0, fraction)
+    return rate * min(1.0, (steps + 1) / 10)
+
+
+def training_before(start: str | None) -> dict[str, float]:
+    """Samples and minutes that the weights of a start folder had already seen, its own start included."""
+    if not start:
+        return {"samples_before": 0, "minutes_before": 0.0}
+    facts = json.loads((Path(start) / "facts.json").read_text())
+    return {
+        "samples_before": int(facts["samples"] + facts.get("samples_before", 0)),
+        "minutes_before": facts["spent_s"] / 60 + facts.get("minutes_before", 0.0),
+    }
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -155,6 +168,7 @@ def train(arguments: argparse.Namespace) -> None:
     ema, store, curve = Ema(model, arguments.ema), Checkpoints(out), Curve(out / "curve.csv")
     clock = RunningClock(arguments.minutes, device)
     facts = store.load(model, ema, optimiser) or {}
+    before = training_before(arguments.start)
     clock.spent_s = facts.get("spent_s", 0.0)
     steps, seen = int(facts.get("steps", 0)), int(facts.get("samples", 0))
     compiled = torch.compile(model, dynamic=False) if arguments.compile else model
@@ -204,7 +218,8 @@ def train(arguments: argparse.Namespace) -> None:
             )
             curve.plot("held", "held-out velocity error")
             losses.clear()
-            store.save(model, ema, optimiser, spent_s=clock.spent_s, steps=steps, samples=seen)
+            progress_now = {"spent_s": clock.spent_s, "steps": steps, "samples": seen}
+            store.save(model, ema, optimiser, **progress_now, **before)
             if arguments.autoencoder and (ended or arguments.sheets):
                 autoencoder = load_autoencoder(Path(arguments.autoencoder), device)
                 sample_sheet(averaged, autoencoder, held, out / "sheet.png", device)
@@ -215,7 +230,7 @@ def train(arguments: argparse.Namespace) -> None:
     ema.copy_to(averaged)
     save_file({n: p.detach().contiguous() for n, p in averaged.named_parameters()}, out / "ema.safetensors")
     figures = figures or held_out_error(averaged, held, device, len(held))
-    summary = {"samples": seen, "minutes": clock.spent_s / 60, "validation": figures}
+    summary = {"samples": seen, "minutes": clock.spent_s / 60, **before, "validation": figures}
     (out / "summary.json").write_text(json.dumps(summary, indent=1))
 
 
@@ -233,6 +248,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0, help="budget of running time")
     parser.add_argument("--samples", type=int, help="end after this many samples")
     parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--lr-end", type=float, default=0.0, help="where a branch's learning rate ends")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--ema", type=float, default=0.998)
     parser.add_argument(

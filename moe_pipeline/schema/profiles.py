@@ -97,7 +97,7 @@ class DeviceProfile(ProfileModel):
         if self.power_idle_w.value > self.power_max_w.value:
             raise ValueError("power_idle_w is above power_max_w")
         if not 0 < self.efficiency.eta_compute.value <= 1 or not 0 < self.efficiency.eta_memory.value <= 1:
-            raise ValueError("eta_compute and eta_memory must lie in (0, 1]")
+            raise ValueError("efficiency: eta_compute and eta_memory must lie in (0, 1]")
         return self
 
     def in_mode(self, mode_id: str | None) -> DeviceProfile:
@@ -250,9 +250,9 @@ class EdgeScenario(ProfileModel):
         for link in self.links:
             for end in (link.user_side, link.far_side):
                 if end not in known:
-                    raise ValueError(f"link end {end!r} is not one of nodes")
+                    raise ValueError(f"links name {end!r}, which is not one of nodes")
             if link.user_side == link.far_side:
-                raise ValueError(f"a link connects {link.user_side!r} with itself")
+                raise ValueError(f"links connect {link.user_side!r} with itself")
         return self
 
     def node(self, node_id: str) -> Node:

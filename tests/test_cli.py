@@ -81,7 +81,7 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
 LONG = "a" * 10_000
 BAD_INPUTS = {
     "empty prompt": (["generate", "  "], "empty"),
-    "long prompt": (["generate", LONG], "10000 characters; at most 1000"),
+    "long prompt": (["generate", LONG], "10000 characters, at most 1000"),
     "no steps": (["generate", "a city", "--steps", "0"], "steps"),
     "too many frames": (["generate", "a city", "--frames", "10000"], "frames must be 4 to"),
     "odd frames": (["generate", "a city", "--frames", "15"], "Try 12"),

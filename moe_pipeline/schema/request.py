@@ -51,12 +51,14 @@ class SceneRequest(BaseModel):
     def _prompt_within_limits(cls, value: str) -> str:
         text = " ".join(value.split())
         if not text:
-            raise ValueError("the prompt is empty; describe a scene, for example 'a neon city at night'")
+            raise ValueError("The prompt is empty. Describe a scene, for example 'a neon city at night'.")
         if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
             # Half a UTF-16 pair, or bytes on a command line that are no UTF-8: no encoder or file takes them.
-            raise ValueError("the prompt holds bytes that are not valid text; write it in UTF-8")
+            raise ValueError("The prompt holds bytes that are not valid text. Write it in UTF-8.")
         if len(text) > PROMPT_LIMIT:
-            raise ValueError(f"the prompt has {len(text)} characters; at most {PROMPT_LIMIT} are allowed")
+            raise ValueError(
+                f"The prompt has {len(text)} characters, at most {PROMPT_LIMIT} are allowed. Shorten it."
+            )
         return text
 
     @classmethod
@@ -65,6 +67,9 @@ class SceneRequest(BaseModel):
         try:
             return cls(**values)
         except ValidationError as error:
+            first = error.errors()[0]
+            if first["type"] == "value_error":  # our own sentence about the prompt stands for itself
+                raise MoEverseError("bad_request", str(first["ctx"]["error"])) from error
             raise from_validation(error, code="bad_request", where="request") from error
 
 

@@ -9,13 +9,15 @@ from typing import Any
 from moe_pipeline.interfaces import Step
 from moe_pipeline.schema.metrics import MetricInfo
 from moe_pipeline.schema.record import RunRecord
+from moe_pipeline.ui.metric_cards import display
 from moe_pipeline.ui.panel import Panel, View
 from moe_pipeline.ui.stage import clip_view, preview_strip
 
 MODES = ("moe", "single")
 TITLES = {"moe": "mixture", "single": "single model"}
-DIRECTIONS = {"higher": "higher", "lower": "lower", "none": "no direction"}
-READY = "Makes the scene twice from the same seed: once by the mixture, once by one single model."
+DIRECTIONS = {"higher": "higher", "lower": "lower", "none": "neither"}
+READY = "Ready."
+TIME_WORDS = "From the request to the finished file, on this machine."
 
 
 def empty_comparison() -> View:
@@ -75,15 +77,13 @@ def comparison_rows(runs: Mapping[str, RunRecord], catalogue: Mapping[str, Metri
         better = ""
         if info.direction != "none" and abs(left - right) > 1e-9:
             better = "moe" if (left > right) == (info.direction == "higher") else "single"
-        rows.append(_row(info.title, f"{left:.4g}", f"{right:.4g}", DIRECTIONS[info.direction], better))
+        row = {"title": info.title, "words": info.plain_words, "direction": DIRECTIONS[info.direction]}
+        rows.append({**row, "moe": display(left, info), "single": display(right, info), "better": better})
     times = {mode: runs[mode].timing.total_ms / 1000 for mode in MODES}
-    faster = "moe" if times["moe"] < times["single"] else "single"
-    rows.append(_row("Time, measured", f"{times['moe']:.2f} s", f"{times['single']:.2f} s", "lower", faster))
+    row = {"title": "Time, measured", "words": TIME_WORDS, "direction": "lower"}
+    row |= {mode: f"{seconds:.2f} s" for mode, seconds in times.items()}
+    rows.append({**row, "better": min(times, key=lambda mode: times[mode])})
     return rows
-
-
-def _row(title: str, moe: str, single: str, direction: str, better: str) -> View:
-    return {"title": title, "moe": moe, "single": single, "direction": direction, "better": better}
 
 
 class Comparison(Panel):

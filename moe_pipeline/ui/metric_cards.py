@@ -10,7 +10,8 @@ from moe_pipeline.schema.metrics import ClipMetrics, MetricInfo
 from moe_pipeline.schema.record import RunRecord
 from moe_pipeline.ui.panel import Panel, View
 
-HEADLINE = ("temporal_flickering", "warping_error", "dynamic_degree")
+HEADLINE = ("temporal_flickering", "warping_error", "dynamic_degree", "dynamic_degree_flow")
+YES_OR_NO = ("dynamic_degree", "static_filter")  # dimensions whose figure is 1 or 0
 WAITING = "Generate a clip: its metrics appear here, each with what it means."
 STAGES = (
     ("encode_prompt_ms", "prompt"),
@@ -53,6 +54,7 @@ def _card(name: str, metrics: ClipMetrics, info: MetricInfo | None) -> View:
     found = metrics.values.get(name)
     card: dict[str, Any] = {
         "name": name,
+        "headline": name in HEADLINE,
         "title": info.title if info else name.replace("_", " "),
         "plain_words": info.plain_words if info else "",
         "direction": info.direction if info else "none",
@@ -71,15 +73,22 @@ def _card(name: str, metrics: ClipMetrics, info: MetricInfo | None) -> View:
     }
     if found is None:
         return card
-    card["display"] = _number(found.value)
+    card["display"] = display(found.value, info)
     card["note"] = found.note
     card["series"] = [float(f"{point:.4g}") for point in found.series]
     card["series_label"] = found.series_label
     card["series_start"] = found.series_start_frame
     card["series_stride"] = found.series_stride
-    if info and info.high > info.low:
+    if info and info.high > info.low and info.dimension not in YES_OR_NO:
         card["position"] = round(min(1.0, max(0.0, (found.value - info.low) / (info.high - info.low))), 4)
     return card
+
+
+def display(value: float, info: MetricInfo | None) -> str:
+    """A figure for people: three or four digits, or the answer to a question."""
+    if info is not None and info.dimension in YES_OR_NO:
+        return "yes" if value >= 0.5 else "no"
+    return _number(value)
 
 
 def _number(value: float) -> str:

@@ -35,7 +35,7 @@ def _figure(height: int) -> Figure:
         margin={"l": 16, "r": 16, "t": 16, "b": 16},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "IBM Plex Sans, sans-serif", "size": 13, "color": TEXT},
+        font={"family": "IBM Plex Sans, sans-serif", "size": 12, "color": TEXT},
         legend={"orientation": "h", "y": -0.12, "x": 0.5, "xanchor": "center"},
     )
     return figure
@@ -111,9 +111,13 @@ def latency_split(placement: Placement, palette: Palette) -> Figure:
         )
     figure.update_layout(
         barmode="stack",
-        margin={"l": 130, "r": 16, "t": 8, "b": 64},
-        legend={"y": -0.35},
-        xaxis={"title": {"text": "ms, estimated"}, "gridcolor": GRID, "zeroline": False},
+        margin={"l": 130, "r": 16, "t": 34, "b": 44},
+        legend={"y": 1.0, "yanchor": "bottom", "x": 0.0, "xanchor": "left"},
+        xaxis={
+            "title": {"text": "ms, estimated", "font": {"size": 12}},
+            "gridcolor": GRID,
+            "zeroline": False,
+        },
         yaxis={"autorange": "reversed"},
     )
     return figure
@@ -138,7 +142,7 @@ def energy_split(placement: Placement, palette: Palette) -> Figure:
     figure.update_layout(
         showlegend=False,
         margin={"l": 56, "r": 8, "t": 8, "b": 40},
-        yaxis={"title": {"text": "J, estimated"}, "gridcolor": GRID},
+        yaxis={"title": {"text": "J, estimated", "font": {"size": 12}}, "gridcolor": GRID},
     )
     return figure
 

@@ -11,7 +11,7 @@ import gradio as gr
 from moe_pipeline.metrics import METRICS
 from moe_pipeline.pipeline import MoEVideoPipeline
 from moe_pipeline.runs import RunStore
-from moe_pipeline.schema.request import DEFAULT_SCENARIO, Objective
+from moe_pipeline.schema.request import DEFAULT_SCENARIO, Objective, SceneRequest
 from moe_pipeline.ui import api
 from moe_pipeline.ui.comparison import Comparison
 from moe_pipeline.ui.edge_view import DevicesPanel, EdgePanel
@@ -20,7 +20,7 @@ from moe_pipeline.ui.handlers import StudioHandlers
 from moe_pipeline.ui.metric_cards import MetricCards
 from moe_pipeline.ui.palette import Palette
 from moe_pipeline.ui.stage import DetailsPanel, Stage
-from moe_pipeline.ui.view_state import Scene, first_view
+from moe_pipeline.ui.view_state import Scene, opening_view
 
 # Label and prompt: one for each domain of the embedded pack, then two that need two experts at once.
 EXAMPLES = (
@@ -35,6 +35,8 @@ EXAMPLES = (
 )
 FIRST = 6
 MODES = [("Mixture of experts", "moe"), ("Single model", "single")]
+ABOUT_COMPARE = """<p class="mv-about">The same scene from the same seed, made twice: by the mixture, and by one model
+that knows all kinds of scenes, of the size of one expert.</p>"""
 QUEUE = "model"  # every event that uses the model shares this limit; the fair order is kept by `Turns`
 AT_ONCE = 24
 CACHE_HOURS = 6
@@ -77,7 +79,8 @@ def create_studio(pipeline: MoEVideoPipeline, runs: RunStore | None = None) -> g
 
 
 def _build(handlers: StudioHandlers) -> None:
-    first = first_view(handlers.scene)
+    example = SceneRequest.parse(prompt=EXAMPLES[FIRST][1])
+    first = opening_view(handlers.scene, handlers.pipeline.plan(example))
     _header(handlers)
     with gr.Row(elem_classes="mv-work", equal_height=False):
         with gr.Column(elem_classes="mv-left-column", scale=8, min_width=260):
@@ -85,7 +88,8 @@ def _build(handlers: StudioHandlers) -> None:
         with gr.Column(elem_classes="mv-centre-column", scale=12, min_width=260):
             stage = Stage()
         with gr.Column(elem_classes="mv-right-column", scale=11, min_width=260):
-            gate, plan, devices = GateChart(first.gate), PlanPanel(first.plan), DevicesPanel()
+            gate, plan = GateChart(first.gate), PlanPanel(first.plan)
+            devices = DevicesPanel(value=first.devices)
     with gr.Tabs(elem_classes="mv-tabs"):
         with gr.Tab("Metrics", id="metrics"):
             metrics = MetricCards()
@@ -95,6 +99,7 @@ def _build(handlers: StudioHandlers) -> None:
                     "Compare with the single model", variant="primary", elem_id="compare", scale=0
                 )
                 stop_compare = gr.Button("Stop", elem_id="stop-compare", scale=0)
+                gr.HTML(ABOUT_COMPARE, apply_default_css=False, padding=False, js_on_load=None)
             with gr.Row(equal_height=False, elem_classes="mv-compare-row"):
                 with gr.Column(scale=7, min_width=280):
                     comparison = Comparison()
@@ -175,17 +180,31 @@ def _settings(handlers: StudioHandlers) -> list[Any]:
     manifest = handlers.pipeline.manifest
     defaults, limits, count = manifest.defaults, manifest.limits, len(manifest.experts)
     return [
-        gr.Slider(1, limits.max_steps, defaults.steps, step=1, label="Denoising steps", elem_id="steps"),
-        gr.Slider(1, limits.max_guidance, defaults.guidance, step=0.1, label="Guidance", elem_id="guidance"),
-        gr.Slider(1, count, min(defaults.top_k, count), step=1, label="Experts a step (top-k)", elem_id="top-k"),
-        gr.Radio(MODES, value="moe", label="Mode", elem_id="mode"),
+        gr.Slider(
+            1, limits.max_steps, defaults.steps, step=1, label="Denoising steps", elem_id="steps",
+            info="How many times the noise is made clearer; more takes longer.",
+        ),
+        gr.Slider(
+            1, limits.max_guidance, defaults.guidance, step=0.1, label="Guidance", elem_id="guidance",
+            info="How strictly the clip follows the words; 1 switches it off and halves the time.",
+        ),
+        gr.Slider(
+            1, count, min(defaults.top_k, count), step=1, label="Experts a step", elem_id="top-k",
+            info="How many experts may work on one step (top-k).",
+        ),
+        gr.Radio(
+            MODES, value="moe", label="Mode", elem_id="mode",
+            info="The single model knows all kinds of scenes and works without a gate.",
+        ),
         gr.Radio(
             [(scenario.title, scenario.id) for scenario in handlers.scene.scenarios],
             value=handlers.scene.default_scenario, label="Edge scenario", elem_id="scenario",
+            info="The devices and networks in which the experts would run.",
         ),
         gr.Radio(
             [(name.capitalize(), name) for name in get_args(Objective)],
             value="latency", label="Placement minimises", elem_id="objective",
+            info="Balanced weighs time and energy alike.",
         ),
     ]  # fmt: skip
 

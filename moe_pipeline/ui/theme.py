@@ -9,7 +9,7 @@ import gradio as gr
 from gradio.themes.utils import colors, fonts, sizes
 
 STATIC = Path(__file__).with_name("static")
-SCRIPTS = ("shared", "stage", "gate", "plan", "devices", "metrics", "comparison", "edge", "details")
+SCRIPTS = ("shared", "stage", "gate", "plan", "devices", "metrics", "comparison", "edge", "details", "page")
 
 
 def studio_theme() -> gr.themes.Base:
@@ -71,6 +71,7 @@ def studio_theme() -> gr.themes.Base:
         slider_color_dark="#8b95f5",
         checkbox_background_color_selected="#4f5bd5",
         checkbox_background_color_selected_dark="#6d79ea",
+        color_accent="#4f5bd5",
     )
 
 

@@ -90,6 +90,17 @@ def first_view(scene: Scene) -> RunView:
     )
 
 
+def opening_view(scene: Scene, plan: ScenePlan) -> RunView:
+    """The page as it is served: the example's parts are marked, gate and placement are on their way."""
+    view = first_view(scene)
+    return replace(
+        view,
+        plan=plan_view(plan, None, scene.palette),
+        gate={**view.gate, "caption": "reading the scene"},
+        devices=empty_devices("Looking for a device for each expert."),
+    )
+
+
 def waiting(view: RunView, ahead: int) -> RunView:
     """In line for the model. The last clip stays where it is."""
     if ahead:
@@ -102,7 +113,7 @@ def waiting(view: RunView, ahead: int) -> RunView:
 
 def refused(view: RunView, sentence: str) -> RunView:
     """The run ended before its time; what was on the page stays."""
-    return replace(view, stage=_ended(view.stage, "failed", "No new clip.", sentence))
+    return replace(view, stage={**_ended(view.stage, "failed", "No new clip.", sentence), "step": 0})
 
 
 def stopped(view: RunView, after_steps: int | None = None) -> RunView:

@@ -192,7 +192,7 @@ def test_the_edge_replans_while_you_look_and_while_a_run_goes_on(visit: Visit, s
     page.locator('.mv-knob input[type="range"]').fill("-1.5")
     page.wait_for_selector(".mv-replanned")
     assert outcome.inner_text() != nominal
-    page.get_by_role("button", name="Restore all").click()
+    page.get_by_role("button", name="Undo all changes").click()
     page.wait_for_function(
         f"document.querySelector('.mv-outcome').innerText.startsWith({json.dumps(nominal[:20])})"
     )

@@ -9,7 +9,7 @@ MoE.views.comparison = (root) => {
     video.classList.add("mv-clip");
     const label = el("figcaption", {}, el("b", {}, names[mode]), el("span", {}));
     slots[mode] = { canvas, video, label, url: null, preview: new MoE.PreviewPlayer(canvas),
-      node: el("figure", { class: `mv-half mv-half-${mode}` }, el("div", { class: "mv-slot" }, el("div", { class: "mv-empty" }), video, canvas), label) };
+      node: el("figure", { class: `mv-half mv-half-${mode}` }, el("div", { class: "mv-slot" }, el("div", { class: "mv-empty" }, el("span", { class: "mv-empty-mark", "aria-hidden": "true" })), video, canvas), label) };
   }
   const wipe = el("input", { type: "range", min: 0, max: 100, value: 50, class: "mv-wipe", "aria-label": "Wipe between mixture and single model" });
   const pair = el("div", { class: "mv-pair", "data-view": "side" }, slots.moe.node, slots.single.node, wipe);
@@ -24,9 +24,11 @@ MoE.views.comparison = (root) => {
   const status = el("p", { class: "mv-status", role: "status", "aria-live": "polite" });
   const error = el("p", { class: "mv-error", role: "alert", hidden: true });
   const table = el("table", { class: "mv-table" });
+  const caution = el("p", { class: "mv-hint", hidden: true },
+    "Green marks the better figure of these two clips. From a single pair a small difference says nothing.");
   root.replaceChildren(
     el("div", { class: "mv-head" }, status, el("div", { class: "mv-toggles", role: "group", "aria-label": "View" }, ...buttons)),
-    error, pair, controls, el("div", { class: "mv-scroll" }, table));
+    error, pair, controls, el("div", { class: "mv-scroll" }, table), caution);
 
   return (value) => {
     root.dataset.state = value.state;
@@ -50,11 +52,13 @@ MoE.views.comparison = (root) => {
       slot.node.dataset.clip = Boolean(side.clip);
       forming ? slot.preview.show(side.preview) : slot.preview.stop();
     }
+    caution.hidden = !value.rows.length;
+    root.dataset.clips = value.sides.moe.clip || value.sides.single.clip ? "yes" : "no";
     if (value.rows.length) {
       table.replaceChildren(
         el("caption", { class: "mv-spoken" }, "Mixture of experts against single model"),
         el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Figure"), el("th", { scope: "col" }, "Mixture"), el("th", { scope: "col" }, "Single"), el("th", { scope: "col" }, "Better when"))),
-        el("tbody", {}, ...value.rows.map((row) => el("tr", {}, el("th", { scope: "row" }, row.title),
+        el("tbody", {}, ...value.rows.map((row) => el("tr", {}, el("th", { scope: "row" }, row.title, el("small", {}, row.words)),
           el("td", { class: row.better === "moe" ? "mv-better" : "" }, row.moe),
           el("td", { class: row.better === "single" ? "mv-better" : "" }, row.single),
           el("td", { class: "mv-muted" }, row.direction)))));

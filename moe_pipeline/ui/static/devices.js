@@ -1,10 +1,10 @@
 // Where each active expert runs, with the estimated latency split. Every figure here is the cost model's.
 MoE.views.devices = (root) => {
-  const { el, format, swatch } = MoE;
+  const { el, head, format, swatch } = MoE;
   const tag = el("span", { class: "mv-tag mv-estimated" }, "estimated");
   const rows = el("ul", { class: "mv-devices" });
   const total = el("p", { class: "mv-total" });
-  root.replaceChildren(el("div", { class: "mv-head" }, el("h3", {}, "Devices"), tag), rows, total);
+  root.replaceChildren(...head("Devices", "Where the experts would run near you, and what one clip would take there.", tag), rows, total);
   return (value) => {
     if (!value.rows.length) {
       rows.replaceChildren(el("li", { class: "mv-muted" }, value.message));
@@ -21,8 +21,9 @@ MoE.views.devices = (root) => {
         el("span", { class: "mv-compute", style: { "flex-grow": row.compute_ms, "--c": row.colour }, title: `compute ${format.ms(row.compute_ms)}` }),
         el("span", { class: "mv-network", style: { "flex-grow": row.network_ms, "--c": row.colour }, title: `network ${format.ms(row.network_ms)}` })))));
     total.replaceChildren(
-      el("span", {}, value.scenario), el("span", {}, `${format.ms(value.total_ms)} in all`),
-      el("span", {}, `compute ${format.ms(value.compute_ms)}`), el("span", {}, `network ${format.ms(value.network_ms)}`),
-      el("span", {}, format.joules(value.energy_j)));
+      el("span", {}, value.scenario), el("b", {}, `${format.ms(value.total_ms)} in all`),
+      el("span", {}, el("i", { class: "mv-key mv-compute", "aria-hidden": "true" }), `compute ${format.ms(value.compute_ms)}`),
+      el("span", {}, el("i", { class: "mv-key mv-network", "aria-hidden": "true" }), `network ${format.ms(value.network_ms)}`),
+      el("span", {}, `energy ${format.joules(value.energy_j)}`));
   };
 };

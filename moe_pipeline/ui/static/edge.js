@@ -16,7 +16,7 @@ MoE.views.edge = (root, trigger) => {
   const description = el("p", { class: "mv-muted" });
   const bandwidth = el("input", { type: "range", min: -2, max: 1, step: 0.05, value: 0, "aria-label": "Bandwidth of all links, share of nominal" });
   const bandwidthText = el("output", {}, "× 1");
-  const restore = el("button", { type: "button", class: "mv-quiet", onclick: () => trigger("restore", {}) }, "Restore all");
+  const restore = el("button", { type: "button", class: "mv-quiet", onclick: () => trigger("restore", {}) }, "Undo all changes");
   const outcome = el("p", { class: "mv-outcome", role: "status", "aria-live": "polite" });
   const error = el("p", { class: "mv-error", role: "alert", hidden: true });
   const map = el("div", { class: "mv-map" });
@@ -28,11 +28,11 @@ MoE.views.edge = (root, trigger) => {
     el("section", {},
       scenarios, description,
       el("div", { class: "mv-knobs" },
-        el("label", { class: "mv-knob" }, el("span", {}, "Bandwidth"), bandwidth, bandwidthText), restore),
+        el("label", { class: "mv-knob" }, el("span", {}, "Bandwidth of all links"), bandwidth, bandwidthText), restore),
       outcome, error),
-    el("section", {}, el("div", { class: "mv-head" }, el("h3", {}, "Who runs which expert"), el("span", { class: "mv-tag mv-estimated" }, "estimated")), map),
-    el("section", {}, el("div", { class: "mv-head" }, el("h3", {}, "The run over time, on these devices"), el("span", { class: "mv-tag mv-estimated" }, "estimated")), estimated),
-    el("section", {}, el("div", { class: "mv-head" }, el("h3", {}, "The last clip, on this machine"), el("span", { class: "mv-tag mv-measured" }, "measured")), measured),
+    el("section", {}, el("div", { class: "mv-head" }, el("h2", {}, "Who runs which expert"), el("span", { class: "mv-tag mv-estimated" }, "estimated")), map),
+    el("section", {}, el("div", { class: "mv-head" }, el("h2", {}, "The run over time, on these devices"), el("span", { class: "mv-tag mv-estimated" }, "estimated")), estimated),
+    el("section", {}, el("div", { class: "mv-head" }, el("h2", {}, "The last clip, on this machine"), el("span", { class: "mv-tag mv-measured" }, "measured")), measured),
     el("section", { class: "mv-two" }, why, options));
 
   let current = null;
@@ -64,23 +64,38 @@ MoE.views.edge = (root, trigger) => {
       const nodes = groups.get(key), most = wide ? 4 : 2;
       return Array.from({ length: Math.ceil(nodes.length / most) }, (_, i) => nodes.slice(i * most, (i + 1) * most));
     });
-    const tall = Math.max(...columns.map((c) => c.length));
     const width = map.clientWidth;
-    const cell = wide ? { w: Math.min(210, width / columns.length - 36), h: 86 } : { w: width / 2 - 14, h: 86 };
-    const height = wide ? tall * (cell.h + 18) + 12 : columns.length * (cell.h + 34);
+    const cell = { w: wide ? Math.min(230, width / columns.length - 36) : width / 2 - 14 };
     const at = {};
-    columns.forEach((nodes, c) => nodes.forEach((node, r) => {
-      const across = wide ? (c + 0.5) * (width / columns.length) : (r + 0.5) * (width / nodes.length);
-      const down = wide ? (r + 0.5) * (height / nodes.length) : (c + 0.5) * (height / columns.length);
-      at[node.id] = { x: across, y: down };
-    }));
-    return { at, width, height, cell };
+    if (wide) {
+      const gap = 16;
+      const heights = columns.map((nodes) => nodes.reduce((sum, node) => sum + tall(node) + gap, 0));
+      const height = Math.max(...heights) + gap;
+      columns.forEach((nodes, c) => {
+        let down = (height - heights[c] + gap) / 2;
+        for (const node of nodes) {
+          at[node.id] = { x: (c + 0.5) * (width / columns.length), y: down + tall(node) / 2 };
+          down += tall(node) + gap;
+        }
+      });
+      return { at, width, height, cell };
+    }
+    let down = 0;
+    for (const nodes of columns) {
+      const row = Math.max(...nodes.map(tall));
+      nodes.forEach((node, r) => { at[node.id] = { x: (r + 0.5) * (width / nodes.length), y: down + row / 2 }; });
+      down += row + 30;
+    }
+    return { at, width, height: down, cell };
   }
 
+  const idle = (node) => !node.experts.length && !node.stages.length;
+  const tall = (node) => (idle(node) ? 62 : 118);
+
   function card(node, place, cell) {
-    const idle = !node.experts.length && !node.stages.length;
-    return el("div", { class: `mv-node${node.killed ? " mv-killed" : ""}${idle ? " mv-idle" : ""}${node.user ? " mv-user" : ""}`,
-      "data-node": node.id, style: { left: `${place.x - cell.w / 2}px`, top: `${place.y - cell.h / 2}px`, width: `${cell.w}px`, height: `${cell.h}px` }, title: node.reason || null },
+    const resting = idle(node), high = tall(node);
+    return el("div", { class: `mv-node${node.killed ? " mv-killed" : ""}${resting ? " mv-idle" : ""}${node.user ? " mv-user" : ""}`,
+      "data-node": node.id, style: { left: `${place.x - cell.w / 2}px`, top: `${place.y - high / 2}px`, width: `${cell.w}px`, height: `${high}px` }, title: node.reason || null },
       el("div", { class: "mv-node-head" },
         svg("svg", { viewBox: "0 0 24 24", class: "mv-icon", "aria-hidden": "true" }, svg("path", { d: icons[node.category] || icons.host })),
         el("b", {}, node.title),
@@ -89,8 +104,8 @@ MoE.views.edge = (root, trigger) => {
           onclick: () => trigger(node.killed ? "revive" : "kill", { device: node.id }) }, node.killed ? "↺" : "✕")),
       el("div", { class: "mv-node-experts" }, ...node.experts.map((e) => el("span", { class: "mv-chip" }, swatch(e.colour), e.title)),
         ...node.stages.map((s) => el("span", { class: "mv-chip mv-chip-stage" }, s)),
-        idle ? el("span", { class: "mv-muted" }, node.killed ? "failed" : node.available ? "idle" : "not available") : null),
-      el("small", { class: "mv-muted" }, idle ? "" : `busy ${format.ms(node.busy_ms)} · ${format.joules(node.energy_j)} · ${format.bytes(node.memory_needed_bytes)} of ${format.bytes(node.memory_free_bytes)}`));
+        resting ? el("span", { class: "mv-muted" }, node.killed ? "failed" : node.available ? "idle" : "not available") : null),
+      el("small", { class: "mv-muted" }, resting ? "" : `busy ${format.ms(node.busy_ms)} · ${format.joules(node.energy_j)} · ${format.bytes(node.memory_needed_bytes)} of ${format.bytes(node.memory_free_bytes)}`));
   }
 
   function drawMap(value) {
@@ -135,13 +150,13 @@ MoE.views.edge = (root, trigger) => {
   }
 
   function reasons(value) {
-    why.replaceChildren(el("div", { class: "mv-head" }, el("h3", {}, "Why here")),
+    why.replaceChildren(el("div", { class: "mv-head" }, el("h2", {}, "Why here")),
       el("p", {}, value.shape_reason),
       el("ul", { class: "mv-reasons" },
         ...value.assignments.map((a) => el("li", {}, swatch(a.colour), el("span", {}, el("b", {}, `${a.title} on ${a.device}. `), a.reason))),
         ...value.rejected.slice(0, 8).map((r) => el("li", { class: "mv-muted" }, el("span", { class: "mv-no", "aria-hidden": "true" }, "✕"), el("span", {}, r.reason)))));
     const rows = [{ title: `This placement (${value.solver})`, total_ms: value.total_ms, energy_j: value.energy_j, feasible: true, chosen: true }, ...value.baselines];
-    options.replaceChildren(el("div", { class: "mv-head" }, el("h3", {}, "Against simpler policies"), el("span", { class: "mv-tag mv-estimated" }, "estimated")),
+    options.replaceChildren(el("div", { class: "mv-head" }, el("h2", {}, "Against simpler policies"), el("span", { class: "mv-tag mv-estimated" }, "estimated")),
       el("table", { class: "mv-table" }, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Policy"), el("th", { scope: "col" }, "Latency"), el("th", { scope: "col" }, "Energy"))),
         el("tbody", {}, ...rows.map((row) => el("tr", { title: row.reason || null }, el("th", { scope: "row" }, row.title),
           el("td", { class: row.chosen ? "mv-better" : "" }, row.feasible ? format.ms(row.total_ms) : "not feasible"), el("td", {}, row.feasible ? format.joules(row.energy_j) : ""))))),

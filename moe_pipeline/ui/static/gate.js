@@ -1,13 +1,13 @@
 // Gate weights by denoising step: one column a step, one colour an expert, faint where the step is still to come.
 MoE.views.gate = (root) => {
-  const { el, format, swatch } = MoE;
+  const { el, head, format, swatch } = MoE;
   const legend = el("ul", { class: "mv-legend" });
   const columns = el("div", { class: "mv-columns", role: "img" });
   const axis = el("div", { class: "mv-axis", "aria-hidden": "true" }, el("span", {}, "noise"), el("span", { class: "mv-axis-mid" }, "denoising step"), el("span", {}, "clip"));
   const table = el("table", { class: "mv-spoken" });
   const caption = el("span", { class: "mv-tag" });
   root.replaceChildren(
-    el("div", { class: "mv-head" }, el("h3", {}, "Gate weights"), caption),
+    ...head("Gate weights", "Which experts paint each step, from noise to picture.", caption),
     legend, columns, axis, table);
 
   function column(count) {

@@ -2,14 +2,15 @@
 MoE.views.metrics = (root) => {
   const { el, svg, format } = MoE;
   let cursors = [];
+  let unfolded = window.innerWidth > 640;  // on a phone the long list opens when it is asked for
 
   const directions = { higher: "higher is better", lower: "lower is better", none: "neither way is better" };
   const arrows = { higher: "↑", lower: "↓", none: "↔" };
   const exactness = {
-    vbench: ["VBench", "VBench's own definition, no network involved"],
-    "vbench-definition": ["VBench", "VBench's definition with the network VBench uses"],
-    "stand-in": ["stand-in", "measures the same property by other means; not comparable to VBench's figure"],
-    own: ["own", "not a VBench dimension"],
+    vbench: ["VBench", "defined exactly as in the VBench benchmark of video models"],
+    "vbench-definition": ["VBench", "defined exactly as in the VBench benchmark of video models"],
+    "stand-in": ["stand-in", "asks VBench's question by other means, so it cannot be compared with VBench's figure"],
+    own: ["own", "a figure that VBench does not have"],
   };
 
   function plot(card, colour) {
@@ -39,7 +40,7 @@ MoE.views.metrics = (root) => {
   function card(item) {
     const [badge, why] = exactness[item.exactness] || ["", ""];
     return el("article", { class: "mv-card", "data-metric": item.name },
-      el("header", {}, el("h4", {}, item.title), el("span", { class: `mv-tag mv-${item.exactness}`, title: why }, badge)),
+      el("div", { class: "mv-card-head" }, el("h3", {}, item.title), el("span", { class: `mv-tag mv-${item.exactness}`, title: why }, badge)),
       item.skipped
         ? el("p", { class: "mv-skipped" }, `Not measured: ${item.skipped}`)
         : el("p", { class: "mv-value" }, el("b", {}, item.display), item.unit ? el("span", {}, ` ${item.unit}`) : null,
@@ -50,6 +51,20 @@ MoE.views.metrics = (root) => {
       el("p", { class: "mv-words" }, item.plain_words),
       item.note ? el("p", { class: "mv-words mv-muted" }, item.note) : null,
       item.series.length > 1 ? plot(item) : null);
+  }
+
+  // What the tags on the cards mean: a tooltip alone would not reach fingers.
+  function legend(cards) {
+    const kinds = new Map(cards.filter((card) => exactness[card.exactness]).map((card) => exactness[card.exactness]));
+    return el("dl", { class: "mv-key-list" }, ...[...kinds].map(([name, meaning]) =>
+      el("div", {}, el("dt", { class: "mv-tag" }, name), el("dd", {}, meaning))));
+  }
+
+  function more(cards) {
+    if (!cards.length) return "";
+    const fold = el("details", { class: "mv-fold", open: unfolded, ontoggle: () => { unfolded = fold.open; } },
+      el("summary", {}, `More figures (${cards.length})`), el("div", { class: "mv-cards" }, ...cards.map(card)));
+    return fold;
   }
 
   MoE.loop(15, () => {
@@ -74,8 +89,10 @@ MoE.views.metrics = (root) => {
     }
     root.replaceChildren(
       value.flags.length ? el("p", { class: "mv-note" }, ...value.flags.map((text) => el("span", {}, text))) : "",
-      el("div", { class: "mv-cards" }, ...value.cards.map(card)),
-      el("div", { class: "mv-head mv-gap" }, el("h3", {}, "Time on this machine"), el("span", { class: "mv-tag mv-measured" }, "measured")),
+      el("div", { class: "mv-cards mv-lead" }, ...value.cards.filter((item) => item.headline).map(card)),
+      more(value.cards.filter((item) => !item.headline)),
+      legend(value.cards),
+      el("div", { class: "mv-head mv-gap" }, el("h2", {}, "Time on this machine"), el("span", { class: "mv-tag mv-measured" }, "measured")),
       el("div", { class: "mv-times", role: "img", "aria-label": value.stages.map((s) => `${s.title} ${format.ms(s.ms)}`).join(", ") },
         ...value.stages.map((s, i) => el("span", { class: `mv-stage-${i}`, style: { "flex-grow": s.ms }, title: `${s.title} ${format.ms(s.ms)}` }))),
       el("dl", { class: "mv-facts" }, ...value.facts.map((fact) => el("div", {}, el("dt", {}, fact.title), el("dd", {}, fact.text)))));

@@ -1,12 +1,12 @@
 // The plan: background and subjects marked in the prompt itself, and what the gate says about each part.
 MoE.views.plan = (root) => {
-  const { el, format } = MoE;
+  const { el, head, format } = MoE;
   const text = el("p", { class: "mv-prompt" });
   const parts = el("ul", { class: "mv-parts" });
   const notes = el("p", { class: "mv-note", hidden: true });
   const tag = el("span", { class: "mv-tag" });
   const error = el("p", { class: "mv-error", role: "alert", hidden: true });
-  root.replaceChildren(el("div", { class: "mv-head" }, el("h3", {}, "Plan"), tag), error, text, parts, notes);
+  root.replaceChildren(...head("Plan", "Your scene taken apart; each part calls the experts that know it.", tag), error, text, parts, notes);
 
   const names = { background: "background", subject: "subject" };
   return (value) => {

@@ -17,6 +17,10 @@ window.MoE = (() => {
   const el = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
   const svg = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 
+  // The head of a panel: its name, one line that says what it shows in plain words, and a tag.
+  const head = (title, hint, ...tags) => [
+    el("div", { class: "mv-head" }, el("h2", {}, title), ...tags), el("p", { class: "mv-hint" }, hint)];
+
   const reducedMotion = () => window.matchMedia("(prefers-reduced-motion: reduce)").matches;
 
   // Calls `draw` before a repaint, at most `rate` times a second: a page left open should cost next to nothing.
@@ -173,5 +177,5 @@ window.MoE = (() => {
 
   const swatch = (colour) => el("span", { class: "mv-swatch", style: { "--c": colour }, "aria-hidden": "true" });
 
-  return { views, mount, loop, el, svg, format, reducedMotion, PreviewPlayer, video, play, transport, swatch, clip: { video: null } };
+  return { views, mount, loop, el, svg, head, format, reducedMotion, PreviewPlayer, video, play, transport, swatch, clip: { video: null } };
 })();

@@ -32,14 +32,14 @@ def bench(
     """
     with results_only() as results:
         from moe_pipeline.atomic import write_text
-        from moe_pipeline.packs import open_pack
         from moe_pipeline.runs import output_folder
 
-        open_pack(pack)
+        pipeline = opt.open_pipeline(pack)
+        pipeline.engine.require_weights()
         with output_folder(out) as draft:
             from moe_pipeline.studies.bench import bench as measure
 
-            report = measure(opt.open_pipeline(pack), pack, repeats=repeats, cold_repeats=cold, say=_say)
+            report = measure(pipeline, pack, repeats=repeats, cold_repeats=cold, say=_say)
             text = report_text(report)
             write_text(draft / "bench.json", report.model_dump_json(indent=1) + "\n")
             write_text(draft / "bench.md", markdown(report))

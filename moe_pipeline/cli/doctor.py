@@ -64,6 +64,7 @@ def examine(pack: Path | None = None, weights: Path | None = None) -> list[Findi
         ("disk", _disk),
         ("torch", _torch),
         ("pack", lambda: _pack(pack)),
+        ("hub packs", _hub_packs),
         ("text encoder", _text_encoder),
         ("video", _video),
         ("profiles", _profiles),
@@ -210,9 +211,30 @@ def _pack(folder: Path | None) -> Iterator[Finding]:
     from moe_pipeline.cli.packs import describe
 
     pack = describe(folder) if folder is not None else describe(_embedded())
-    size = f"{pack['bytes'] / 1e6:.0f} MB"
-    words = f"{pack['id']} {pack['version']}, {len(pack['experts'])} experts, {size}, every file matches its checksum."
-    yield Finding("pack", "ok", words)
+    head = f"{pack['id']} {pack['version']}, {len(pack['experts'])} experts"
+    if pack["kind"] == "embedded":
+        words = f"{head}, {pack['bytes'] / 1e6:.0f} MB, every file matches its checksum."
+        yield Finding("pack", "ok", words)
+    elif pack["weights"] == "here":
+        yield Finding(
+            "pack", "ok", f"{head}, {pack['bytes'] / 1e9:.3g} GB of safetensors in {pack['folder']}."
+        )
+    else:
+        yield Finding("pack", "missing", f"{head}: {pack['missing']}", f"To get them: `{pack['get']}`.")
+
+
+def _hub_packs() -> Iterator[Finding]:
+    from moe_pipeline.packs import HubPack, open_any_pack, shipped_packs
+
+    opened = [open_any_pack(folder) for folder in shipped_packs()]
+    packs = [pack for pack in opened if isinstance(pack, HubPack)]
+    here = [pack for pack in packs if pack.missing() is None]
+    for pack in packs:
+        if pack in here:
+            yield Finding("hub packs", "ok", f"{pack.manifest.id}: weights here, in {pack.weights}.")
+        else:
+            words = f"{pack.manifest.id}: weights not here ({pack.manifest.download_gb:g} GB)."
+            yield Finding("hub packs", "limited", words, f"To get them: `{pack.get_command()}`.")
 
 
 def _embedded() -> Path:

@@ -33,7 +33,12 @@ Objective = Annotated[
     str, typer.Option("--objective", metavar="latency|energy|balanced", help="What the placement minimises.")
 ]
 PackFolder = Annotated[
-    Path | None, typer.Option("--pack", help="Folder of a pack. Default: the one that comes with MoEverse.")
+    Path | None,
+    typer.Option(
+        "--pack",
+        help="Folder of a pack or of weights in the hub's layout, or the id of a pack that `packs` lists. Default: "
+        "the one that brings its own weights.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Only JSON on standard output; progress goes to stderr.")]
 Weights = Annotated[
@@ -62,10 +67,10 @@ def check(request: SceneRequest, pack: Path | None) -> None:
         MoEverseError: a value outside the pack's limits, an unknown scenario, a broken manifest.
     """
     from moe_pipeline.edge.profiles import load_profiles
-    from moe_pipeline.packs import open_pack
+    from moe_pipeline.packs import open_any_pack
     from moe_pipeline.schema.request import resolve
 
-    load_profiles().scenario(resolve(request, open_pack(pack).manifest).scenario)
+    load_profiles().scenario(resolve(request, open_any_pack(pack).manifest).scenario)
 
 
 def check_weights(weights: Path | None) -> None:

@@ -57,6 +57,7 @@ class HubPack:
     ) -> None:
         self.folder, self.manifest, self.manifest_sha256 = folder, manifest, manifest_sha256
         self._given = weights
+        self.given = weights is not None  # somebody named this folder; else it is looked up in the cache
 
     # -------------------------------------------------------------------------------------------- where
 

@@ -12,6 +12,7 @@ from moe_pipeline.diffusion.probe import still_features
 from moe_pipeline.engine import Engine, HubEngine
 from moe_pipeline.interfaces import Frames
 
+FEATURE_SIDE = 128  # a 4 x 4 grid needs no more of a frame
 Floats = npt.NDArray[np.float32]
 
 
@@ -53,11 +54,9 @@ class HubFeatures:
     @torch.inference_mode()
     def __call__(self, frames: Frames) -> Floats:
         """uint8 (T, H, W, 3), any size -> float32 (T, C * 16)."""
-        defaults = self.engine.manifest.defaults
         video = to_model_range(torch.from_numpy(np.ascontiguousarray(frames))[:, None])  # (T, 3, 1, H, W)
-        side = (defaults.height, defaults.width)
-        if video.shape[-2:] != side:
-            video = torch.nn.functional.interpolate(video[:, :, 0], size=side, mode="area")[:, :, None]
+        side = (FEATURE_SIDE, FEATURE_SIDE)
+        video = torch.nn.functional.interpolate(video[:, :, 0], size=side, mode="area")[:, :, None]
         latents = [self.engine.autoencoder.encode(part) for part in video.split(FRAMES_AT_ONCE)]
         return still_features(torch.cat(latents)).cpu().numpy()
 

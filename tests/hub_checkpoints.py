@@ -2,12 +2,40 @@
 
 import json
 import string
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
-WIDTH = 16  # of the text encoder
+from moe_pipeline.engine.hub import GATE_WORD_PIECES
+from moe_pipeline.pipeline import EngineConfig, MoEVideoPipeline
+from moe_pipeline.prompting.encoder import MiniLMEncoder
+from moe_pipeline.schema.errors import MoEverseError
+
+ENGINE = EngineConfig(torch_device="cpu", dtype="fp32")
+WIDTH = 16  # of the text encoders
+
+
+def opened(folder: Path) -> MoEVideoPipeline:
+    """A pipeline of its own; only the gate's sentence encoder, which is no part of any of these packs, is shared."""
+    pipeline = MoEVideoPipeline.from_pack(folder, ENGINE)
+    pipeline.engine.__dict__["encoder"] = sentences()
+    return pipeline
+
+
+@lru_cache(maxsize=1)
+def sentences() -> MiniLMEncoder:
+    return MiniLMEncoder(GATE_WORD_PIECES)
+
+
+def refusal(call: Callable[[], object]) -> MoEverseError:
+    with pytest.raises(MoEverseError) as caught:
+        call()
+    assert "\n" not in caught.value.sentence()
+    return caught.value
 
 
 def write_clip_tokenizer(folder: Path) -> None:
@@ -82,4 +110,69 @@ def write_modelscope(folder: Path, seed: int = 0) -> Path:
     pipeline.save_pretrained(folder, safe_serialization=True)
     (folder / "tokenizer" / "tokenizer.json").unlink(missing_ok=True)  # the published one has none
     write_clip_tokenizer(folder / "tokenizer")
+    return folder
+
+
+def write_t5_tokenizer(folder: Path) -> None:
+    """tokenizer.json as Wan's repository has it, with one piece a letter."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    pieces = ["<pad>", "</s>", "<unk>", "▁", *string.ascii_letters, *string.digits, *string.punctuation]
+    model = models.Unigram([(piece, -float(index)) for index, piece in enumerate(pieces)], unk_id=2)
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    special = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    config = special | {"tokenizer_class": "T5Tokenizer", "model_max_length": 512, "extra_ids": 0}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "special_tokens_map.json").write_text(json.dumps(special))
+
+
+def umt5() -> Any:
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    config = UMT5Config(
+        vocab_size=128, d_model=WIDTH, d_kv=8, d_ff=32, num_layers=2, num_heads=2, feed_forward_proj="gated-gelu",
+        pad_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    return UMT5EncoderModel(config)
+
+
+def small_transformer() -> Any:
+    from diffusers import WanTransformer3DModel
+
+    return WanTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=12, num_layers=2, ffn_dim=32, text_dim=WIDTH, freq_dim=32,
+        in_channels=16, out_channels=16, cross_attn_norm=True, qk_norm="rms_norm_across_heads", rope_max_seq_len=32,
+    )  # fmt: skip
+
+
+def write_wan(folder: Path, *, boundary: float | None = None, seed: int = 0) -> Path:
+    """Wan 2.1 (`boundary` None) or Wan 2.2, in the layout of the `-Diffusers` repositories, at tiny widths."""
+    from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
+    from transformers import T5Tokenizer
+
+    write_t5_tokenizer(folder / "tokenizer")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        pipeline = WanPipeline(
+            vae=AutoencoderKLWan(base_dim=4, z_dim=16, num_res_blocks=1, dim_mult=[1, 1, 1, 1]),
+            text_encoder=umt5(),
+            tokenizer=T5Tokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+            transformer=small_transformer(),
+            transformer_2=None if boundary is None else small_transformer(),
+            boundary_ratio=boundary,
+            scheduler=UniPCMultistepScheduler(
+                prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+            ),
+        )
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    index = json.loads((folder / "model_index.json").read_text())
+    index["tokenizer"] = [
+        "transformers",
+        "T5TokenizerFast",
+    ]  # as published, before the two classes became one
+    (folder / "model_index.json").write_text(json.dumps(index))
     return folder

@@ -4,7 +4,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hub_checkpoints import WIDTH, ddim, small_unet, write_modelscope
+from hub_checkpoints import WIDTH, ddim, opened, refusal, small_unet, write_modelscope
 from safetensors.torch import load_file, save_file
 
 from moe_pipeline import interfaces as ev
@@ -21,15 +20,12 @@ from moe_pipeline.cli.doctor import examine
 from moe_pipeline.diffusion import flow
 from moe_pipeline.diffusion.levels import variance_levels
 from moe_pipeline.diffusion.sampler import initial_noise, sample
-from moe_pipeline.engine.hub import GATE_WORD_PIECES
 from moe_pipeline.experts.hub_denoiser import HubDenoiser
 from moe_pipeline.experts.lora import with_lora
 from moe_pipeline.gating.description import DescriptionGate
 from moe_pipeline.packs import EMBEDDED, HubPack, open_any_pack, open_pack
-from moe_pipeline.pipeline import EngineConfig, MoEVideoPipeline
-from moe_pipeline.prompting.encoder import MiniLMEncoder
+from moe_pipeline.pipeline import MoEVideoPipeline
 from moe_pipeline.prompting.expert_text import expert_text
-from moe_pipeline.schema.errors import MoEverseError
 from moe_pipeline.schema.request import SceneRequest
 from moe_pipeline.studies.case_study import case_study
 from moe_pipeline.testing import check_gate
@@ -37,7 +33,6 @@ from moe_pipeline.workloads import request_workloads
 
 PROMPT = "an avatar dancing in a neon city street at night"
 MODELSCOPE = EMBEDDED.parent / "modelscope-1.7b"
-ENGINE = EngineConfig(torch_device="cpu", dtype="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -56,18 +51,6 @@ def pipeline(weights: Path) -> MoEVideoPipeline:
     return opened(weights)
 
 
-def opened(folder: Path) -> MoEVideoPipeline:
-    """A pipeline of its own; only the gate's sentence encoder, which is no part of any of these packs, is shared."""
-    pipeline = MoEVideoPipeline.from_pack(folder, ENGINE)
-    pipeline.engine.__dict__["encoder"] = sentences()
-    return pipeline
-
-
-@lru_cache(maxsize=1)
-def sentences() -> MiniLMEncoder:
-    return MiniLMEncoder(GATE_WORD_PIECES)
-
-
 def scene(**changes: object) -> SceneRequest:
     values = {
         "prompt": PROMPT,
@@ -79,13 +62,6 @@ def scene(**changes: object) -> SceneRequest:
         "guidance": 4.0,
     }
     return SceneRequest.parse(**(values | changes))
-
-
-def refusal(call: Callable[[], object]) -> MoEverseError:
-    with pytest.raises(MoEverseError) as caught:
-        call()
-    assert "\n" not in caught.value.sentence()
-    return caught.value
 
 
 # ---------------------------------------------------------------------------------------- the loop is DDIM

@@ -120,7 +120,10 @@ class VarianceLevels:
 
 @dataclass(frozen=True)
 class FlowLevels:
-    """A model that was trained on the flow itself: only its timesteps have another name, sigma * 1000."""
+    """A model that was trained on the flow itself: only its timesteps have another name, whole thousandths of sigma.
+
+    The published samplers of these models cut them so, and switch between experts by the cut timestep.
+    """
 
     shift: float
     timesteps: int = 1000
@@ -135,7 +138,7 @@ class FlowLevels:
         return x
 
     def timestep(self, sigma: float) -> float:
-        return sigma * self.timesteps
+        return float(math.floor(sigma * self.timesteps + 1e-6))
 
     def leave(self, x: Tensor, output: Tensor, sigma: float) -> Tensor:
         return output
@@ -196,3 +199,28 @@ def variance_levels(config: Mapping[str, Any], pack: str) -> VarianceLevels:
             "Such a model predicts v: check prediction_type.",
         )
     return VarianceLevels(sigmas, prediction, spacing)
+
+
+def flow_levels(config: Mapping[str, Any], pack: str, shift: float | None = None) -> FlowLevels:
+    """Levels of a flow-matching scheduler's configuration; `shift` stands in for its own.
+
+    Raises:
+        MoEverseError: `unknown_scheduler`, for a schedule that depends on the size of the clip or is no flow.
+    """
+    own = str(config.get("_class_name", "FlowMatchEulerDiscreteScheduler"))
+    if config.get("use_dynamic_shifting"):
+        raise MoEverseError(
+            "unknown_scheduler",
+            f"The scheduler of {pack} shifts its noise levels by the size of the clip, which is not done here.",
+            "Set use_dynamic_shifting to false and a shift in scheduler/scheduler_config.json.",
+        )
+    if own == "UniPCMultistepScheduler" and not (
+        config.get("use_flow_sigmas") and config.get("prediction_type") == "flow_prediction"
+    ):
+        raise MoEverseError(
+            "unknown_scheduler",
+            f"The scheduler of {pack} is no flow: use_flow_sigmas and flow_prediction are not set.",
+            "Use the repository's own scheduler_config.json.",
+        )
+    found = shift or config.get("flow_shift") or config.get("shift") or 1.0
+    return FlowLevels(float(found), int(config.get("num_train_timesteps") or 1000))

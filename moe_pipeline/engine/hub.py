@@ -7,6 +7,7 @@ Experts share the denoiser unless one brings its own or a LoRA; what tells them 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +18,7 @@ from moe_pipeline.diffusion.autoencoder import to_frames
 from moe_pipeline.diffusion.flow import noise_schedule
 from moe_pipeline.diffusion.guidance import ClassifierFree
 from moe_pipeline.diffusion.hub_autoencoder import ClipAutoencoder, FrameAutoencoder, fit_hub_preview
-from moe_pipeline.diffusion.levels import FlowLevels, NoiseLevels, variance_levels
+from moe_pipeline.diffusion.levels import FlowLevels, NoiseLevels, flow_levels, variance_levels
 from moe_pipeline.diffusion.preview import LatentPreview
 from moe_pipeline.engine.base import BaseEngine, Between
 from moe_pipeline.engine.config import EngineConfig
@@ -99,15 +100,14 @@ class HubEngine(BaseEngine):
             scheduler = self.manifest.components["scheduler"].rpartition(".")[2]
             config = self.pack.config("scheduler") or {}
             if scheduler in FLOW_SCHEDULERS:
-                shift = config.get("flow_shift") or config.get("shift") or self.manifest.defaults.shift
-                return FlowLevels(float(shift), int(config.get("num_train_timesteps") or 1000))
+                return flow_levels(config, self.manifest.id, self.manifest.flow_shift)
             return variance_levels(config, self.manifest.id)
 
     @cached_property
     def conditioner(self) -> ClipConditioner:
         """The text encoder that the denoisers read."""
         with self._lock:
-            model = load_model(self.pack, "text_encoder", self.dtype, self.device)
+            model = self._load("text_encoder")
             tokenizer = load_tokenizer(self.pack, "tokenizer")
             t5 = self.manifest.components["text_encoder"] == "transformers.UMT5EncoderModel"
             kind = T5Conditioner if t5 else ClipConditioner
@@ -116,7 +116,7 @@ class HubEngine(BaseEngine):
     @cached_property
     def autoencoder(self) -> FrameAutoencoder | ClipAutoencoder:
         with self._lock:
-            model = load_model(self.pack, "vae", self.dtype, self.device)
+            model = self._load("vae")
             video = self.manifest.components["vae"] == "diffusers.AutoencoderKLWan"
             return ClipAutoencoder(model) if video else FrameAutoencoder(model)
 
@@ -132,7 +132,7 @@ class HubEngine(BaseEngine):
         base = f"{self._identity()}/{component}/{self.device}/{self.dtype}"
 
         def load() -> nn.Module:
-            return load_model(self.pack, component, self.dtype, self.device)
+            return self._load(component)
 
         if expert.lora is None:
             return self.cache.get(base, load)
@@ -144,6 +144,10 @@ class HubEngine(BaseEngine):
             return with_lora(plain, tensors, lora.scale, source)
 
         return self.cache.get(f"{base}/{lora.file.sha256}/{lora.scale}", merge)
+
+    def _load(self, component: str) -> nn.Module:
+        whole = component in self.manifest.full_precision
+        return load_model(self.pack, component, torch.float32 if whole else self.dtype, self.device)
 
     def _identity(self) -> str:
         """Which weights these are, without reading them: their place, sizes and times."""
@@ -201,7 +205,7 @@ class HubEngine(BaseEngine):
     def noise_levels(self, steps: int) -> list[float]:
         """As the model's scheduler spaces them; while it is not here, evenly, for the gate alone."""
         if self.pack.config("scheduler") is None:
-            return noise_schedule(steps, self.manifest.defaults.shift)
+            return noise_schedule(steps, self.manifest.flow_shift or self.manifest.defaults.shift)
         return self.levels.noise_levels(steps)
 
     def start(self, request: ResolvedRequest) -> Tensor:
@@ -330,7 +334,19 @@ class HubVelocity:
         weights = [self.weights[index][name] for name in conditional]
         mixed = weighted_mean(list(conditional.values()), weights)
         empty = weighted_mean(unconditional, shares) if guided else None
-        return self.guider(mixed, empty, sigma)
+        return self._guider(index)(mixed, empty, sigma)
+
+    def _guider(self, index: int) -> ClassifierFree:
+        """The run's guider with its scale times the active experts' own factors, by their weights."""
+        manifest, weights = self.engine.manifest, self.weights[index]
+        factor = sum(
+            weight * manifest.expert(name).guidance for name, weight in weights.items() if weight > 0.0
+        )
+        return (
+            self.guider
+            if abs(factor - 1.0) < 1e-9
+            else replace(self.guider, scale=self.guider.scale * factor)
+        )
 
 
 def _require_equal(pack: str, what: str, found: object, wanted: object, unit: str) -> None:

@@ -117,6 +117,7 @@ class HubPack:
                 f"{manifest.pipeline}.",
                 "Name the folder of the repository that the pack is for.",
             )
+        self._check_noise_levels(index)
         for name, wanted in manifest.components.items():
             entry = index.get(name)
             if not (isinstance(entry, list) and len(entry) == 2 and all(isinstance(e, str) for e in entry)):
@@ -132,6 +133,20 @@ class HubPack:
                     f"{manifest.id} asks for {library}.{found} as its {name}; this program loads {wanted}.",
                     "Use the published repository; code of a repository is never run.",
                 )
+
+    def _check_noise_levels(self, index: dict[str, Any]) -> None:
+        """Where a repository hands over from one denoiser to the next, its experts' spans have to meet there."""
+        boundary = index.get("boundary_ratio")
+        spans = [expert.noise_levels for expert in self.manifest.experts if expert.noise_levels is not None]
+        if index.get("expand_timesteps") or (
+            isinstance(boundary, int | float) and not any(boundary in span for span in spans)
+        ):
+            raise MoEverseError(
+                "weights_mismatch",
+                f"{MODEL_INDEX} hands over between denoisers at {boundary} in a way that the experts of "
+                f"{self.manifest.id} do not.",
+                "Give the experts in pack.yaml the noise_levels of this repository.",
+            )
 
     def _check_scheduler(self, found: str) -> None:
         flow = self.manifest.components["scheduler"].rpartition(".")[2] in FLOW_SCHEDULERS

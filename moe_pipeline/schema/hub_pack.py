@@ -34,6 +34,7 @@ class HubExpert(ExpertCard):
         denoiser: the component that this expert runs; None runs the pack's own.
         lora: a low-rank change of that denoiser.
         noise_levels: (low, high) span of sigma in which this expert alone works; None works everywhere.
+        guidance: multiplies the request's guidance in steps of this expert, in proportion to its weight.
     """
 
     prompt: str = Field(default="", max_length=EXPERT_PROMPT_LIMIT)
@@ -41,6 +42,7 @@ class HubExpert(ExpertCard):
     denoiser: ComponentName | None = None
     lora: HubLora | None = None
     noise_levels: tuple[float, float] | None = None
+    guidance: float = Field(default=1.0, gt=0.0, le=4.0)
 
     @model_validator(mode="after")
     def _span_is_one(self) -> Self:
@@ -76,6 +78,8 @@ class HubManifest(Manifest):
         download: patterns of the files that are needed; they stand in the download command.
         download_gb: their size, so that nobody starts a download unawares.
         negative_prompt: what the unconditional branch reads.
+        full_precision: components that run in float32 whatever the engine's precision.
+        flow_shift: of the noise schedule, where the repository's own is not what the model was made for.
     """
 
     kind: Literal["hub"]
@@ -88,6 +92,8 @@ class HubManifest(Manifest):
     download: tuple[str, ...] = ("*.json", "*.txt", "*.safetensors")
     download_gb: float = Field(gt=0.0)
     negative_prompt: str = ""
+    full_precision: tuple[ComponentName, ...] = ()
+    flow_shift: float | None = Field(default=None, gt=0.0)
     generalist: HubExpert
     experts: tuple[HubExpert, ...] = Field(min_length=1)
     gate: HubGate = HubGate()

@@ -97,6 +97,7 @@ class PackLimits(_Part):
     min_frames: int = 4
     max_frames: int = 32
     frames_multiple: int = 4
+    frames_offset: int = Field(default=0, ge=0, description="frames are a multiple plus this: 4k + 1 has 1")
     min_side: int = 64
     max_side: int = 192
     side_multiple: int = 16

@@ -99,11 +99,12 @@ def _within(name: str, value: float, low: float, high: float) -> None:
         )
 
 
-def _multiple(name: str, value: int, of: int) -> None:
-    if value % of:
-        lower = max(of, value // of * of)
+def _multiple(name: str, value: int, of: int, offset: int = 0) -> None:
+    if (value - offset) % of:
+        lower = max(of, (value - offset) // of * of) + offset
+        more = f" plus {offset}" if offset else ""
         raise MoEverseError(
-            "bad_request", f"request: {name} must be a multiple of {of}, got {value}.", f"Try {lower}."
+            "bad_request", f"request: {name} must be a multiple of {of}{more}, got {value}.", f"Try {lower}."
         )
 
 
@@ -124,7 +125,7 @@ def resolve(request: SceneRequest, pack: Manifest) -> ResolvedRequest:
     _within("guidance", guidance, 1.0, limits.max_guidance)
     _within("top_k", top_k, 1, len(pack.experts))
     _within("frames", frames, limits.min_frames, limits.max_frames)
-    _multiple("frames", frames, limits.frames_multiple)
+    _multiple("frames", frames, limits.frames_multiple, limits.frames_offset)
     for name, value in (("width", width), ("height", height)):
         _within(name, value, limits.min_side, limits.max_side)
         _multiple(name, value, limits.side_multiple)

@@ -17,7 +17,7 @@ from moe_pipeline.runs import RunStore
 from moe_pipeline.schema.errors import MoEverseError
 from moe_pipeline.schema.placement import Placement
 from moe_pipeline.schema.record import RunRecord
-from moe_pipeline.schema.request import SceneRequest
+from moe_pipeline.schema.request import SEED_LIMIT, SceneRequest
 from moe_pipeline.studies.compare import compare
 from moe_pipeline.studies.this_machine import attach_known, calibrate
 from moe_pipeline.ui import plots
@@ -46,8 +46,10 @@ from moe_pipeline.ui.view_state import (
 
 log = logging.getLogger(__name__)
 
+MOST_COLUMNS = 256
 NEW_SEED_BELOW = 1_000_000  # drawn seeds stay short enough to read out
 COMPARED = 2
+FIELDS = {"seed": "the seed", "steps": "denoising steps", "guidance": "guidance", "top_k": "experts a step"}
 Inputs = tuple[Any, ...]
 
 
@@ -58,18 +60,20 @@ def ask(prompt: str, seed: Any, steps: Any, guidance: Any, top_k: Any, mode: str
     Raises:
         MoEverseError: in one sentence, for whatever a person may have typed.
     """
-    if seed is not None and float(seed) != int(seed):
-        raise MoEverseError("bad_request", f"request: seed must be a whole number, got {seed:g}.")
+    numbers = {"seed": seed, "steps": steps, "guidance": guidance, "top_k": top_k}
+    for name, value in numbers.items():
+        if value is None:  # the box was cleared
+            raise MoEverseError("bad_request", f"The field for {FIELDS[name]} is empty.", "Type a number.")
+    if not isinstance(seed, int | float) or not 0 <= seed <= SEED_LIMIT or seed != int(seed):
+        raise MoEverseError("bad_request", f"The seed must be a whole number from 0 to {SEED_LIMIT}.")
     return SceneRequest.parse(
-        prompt=prompt or "",
-        seed=None if seed is None else int(seed),
-        steps=int(steps),
-        guidance=float(guidance),
-        top_k=int(top_k),
-        mode=mode,
-        scenario=scenario,
-        objective=objective,
+        prompt=prompt or "", mode=mode, scenario=scenario, objective=objective, **numbers
     )
+
+
+def columns_of(steps: Any) -> int:
+    """How many columns an empty chart has: the steps where they are a sensible number, the usual sixteen otherwise."""
+    return steps if isinstance(steps, int) and 1 <= steps <= MOST_COLUMNS else 16
 
 
 class StudioHandlers:
@@ -118,7 +122,10 @@ class StudioHandlers:
             folder = self.new_folder()
         except MoEverseError as error:
             desk.view = refused(desk.view, error.sentence())
-            yield (seed, *desk.view.panels())
+            yield (
+                gr.skip(),
+                *desk.view.panels(),
+            )  # what was typed stays, be it a number that no message can carry
             return
         desk.request, desk.run = scene_request, control
         self._impose(desk, control)
@@ -184,7 +191,7 @@ class StudioHandlers:
             return gr.skip(), gr.skip()
         desk.request = None
         if not (prompt or "").strip():
-            empty = empty_gate(self.scene.palette, int(steps))
+            empty = empty_gate(self.scene.palette, columns_of(steps))
             desk.view = replace(desk.view, plan=empty_plan(), gate=empty)
             return desk.view.plan, desk.view.gate
         try:

@@ -45,6 +45,8 @@ def studio_theme() -> gr.themes.Base:
         block_label_text_color_dark="#c4c8d0",
         block_info_text_color="#5c616b",
         block_info_text_color_dark="#a0a5af",
+        block_title_text_color="#3a3e46",
+        block_title_text_color_dark="#c4c8d0",
         block_title_text_weight="600",
         block_title_text_size="13px",
         input_background_fill="#ffffff",

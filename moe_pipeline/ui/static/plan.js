@@ -1,7 +1,7 @@
 // The plan: background and subjects marked in the prompt itself, and what the gate says about each part.
 MoE.views.plan = (root) => {
   const { el, head, format } = MoE;
-  const text = el("p", { class: "mv-prompt" });
+  const text = el("p", { class: "mv-prompt", dir: "auto" });
   const parts = el("ul", { class: "mv-parts" });
   const notes = el("p", { class: "mv-note", hidden: true });
   const tag = el("span", { class: "mv-tag" });
@@ -15,25 +15,28 @@ MoE.views.plan = (root) => {
     root.dataset.empty = value.prompt ? "no" : "yes";
     tag.textContent = value.parts.length ? `${value.parts.length} part${value.parts.length > 1 ? "s" : ""}` : "";
     if (!value.prompt) {
-      text.textContent = "Type a scene: its background and subjects are marked here.";
+      text.textContent = value.error ? "" : "Type a scene: its background and subjects are marked here.";
       parts.replaceChildren();
       notes.hidden = true;
       return;
     }
+    const letters = Array.from(value.prompt);  // offsets count characters, where JavaScript's own count half of an emoji
+    const cut = (from, to) => letters.slice(from, to).join("");
     const pieces = [];
     let at = 0;
     for (const part of [...value.parts].sort((a, b) => a.start - b.start)) {
       if (part.start < at) continue;  // a span inside another one is listed below, not marked twice
-      if (part.start > at) pieces.push(value.prompt.slice(at, part.start));
-      pieces.push(el("mark", { class: `mv-mark mv-${part.role}`, style: { "--c": part.colour } }, value.prompt.slice(part.start, part.end)));
+      if (part.start > at) pieces.push(cut(at, part.start));
+      pieces.push(el("mark", { class: `mv-mark mv-${part.role}`, style: { "--c": part.colour } }, cut(part.start, part.end)));
       at = part.end;
     }
-    pieces.push(value.prompt.slice(at));
+    pieces.push(cut(at));
     text.replaceChildren(...pieces);
     parts.replaceChildren(...value.parts.map((part) => el("li", {},
       el("span", { class: "mv-role" }, part.region && part.region !== "everywhere" ? `${names[part.role]}, ${part.region}` : names[part.role]),
-      el("span", { class: "mv-part-text" }, part.text),
-      el("span", { class: "mv-split", role: "img", "aria-label": part.experts.map((e) => `${e.title} ${format.percent(e.weight)}`).join(", ") },
+      el("span", { class: "mv-part-text", dir: "auto", title: part.text }, part.text),
+      el("span", { class: "mv-split", role: part.experts.length ? "img" : null,
+        "aria-label": part.experts.map((e) => `${e.title} ${format.percent(e.weight)}`).join(", ") || null },
         ...part.experts.map((e) => el("span", { style: { "--c": e.colour, "flex-grow": e.weight }, title: `${e.title} ${format.percent(e.weight)}` }))),
       el("span", { class: "mv-part-expert" }, part.experts.length ? part.experts[0].title : ""))));
     notes.hidden = !value.notes.length;

@@ -104,14 +104,18 @@ class HubEngine(BaseEngine):
             return variance_levels(config, self.manifest.id)
 
     @cached_property
+    def tokenizer(self) -> Any:
+        with self._lock:
+            return load_tokenizer(self.pack, "tokenizer")
+
+    @cached_property
     def conditioner(self) -> ClipConditioner:
         """The text encoder that the denoisers read."""
         with self._lock:
             model = self._load("text_encoder")
-            tokenizer = load_tokenizer(self.pack, "tokenizer")
             t5 = self.manifest.components["text_encoder"] == "transformers.UMT5EncoderModel"
             kind = T5Conditioner if t5 else ClipConditioner
-            return kind(tokenizer, model, self.manifest.text_tokens)
+            return kind(self.tokenizer, model, self.manifest.text_tokens)
 
     @cached_property
     def autoencoder(self) -> FrameAutoencoder | ClipAutoencoder:
@@ -213,7 +217,8 @@ class HubEngine(BaseEngine):
         return self.levels.start(super().start(request), first)
 
     def count_words(self, text: str) -> int:
-        return self.conditioner.count(text)
+        """By the pack's own tokenizer; 0 while that is not here."""
+        return 0 if self.pack.missing() is not None else len(self.tokenizer(text).input_ids)
 
     def velocity(
         self,

@@ -21,10 +21,6 @@ class ClipConditioner:
     def __init__(self, tokenizer: Any, model: nn.Module, tokens: int) -> None:
         self.tokenizer, self.model, self.tokens = tokenizer, model, tokens
 
-    def count(self, text: str) -> int:
-        """Tokens of a text, with the two that mark its ends."""
-        return len(self.tokenizer(text).input_ids)
-
     def _ids(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         device = next(self.model.parameters()).device
         batch = self.tokenizer(

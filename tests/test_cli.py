@@ -1,5 +1,6 @@
 """The border of the command line: exit codes, one sentence for bad input, only results on standard output."""
 
+import contextlib
 import io
 import json
 import os
@@ -261,6 +262,28 @@ def test_a_reader_that_goes_away_is_no_failure() -> None:
     command = f"{sys.executable} -m moe_pipeline devices --json | head -c 10; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout.endswith("0\n") and done.stderr == ""
+
+
+def test_an_interrupt_that_a_library_swallows_ends_the_run_before_it_begins() -> None:
+    from moe_pipeline.cli.interrupts import cancel_on_signal, remember_interrupts
+    from moe_pipeline.interfaces import RunControl
+
+    before = signal.getsignal(signal.SIGINT)
+    with remember_interrupts():
+        with contextlib.suppress(KeyboardInterrupt):  # as an import inside native code does
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt), cancel_on_signal(RunControl()):
+            pytest.fail("the run must not begin")
+    with remember_interrupts(), cancel_on_signal(RunControl()) as seen:
+        assert seen == [], "an interrupt of an earlier command is forgotten"
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_progress_over_clips_leaves_no_empty_line_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["evaluate", "nowhere.mp4", "--workers", "0"]) == 2
+    assert capsys.readouterr().err == "0 workers cannot measure. Give at least 1.\n"
 
 
 @pytest.mark.slow

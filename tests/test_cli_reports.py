@@ -82,8 +82,12 @@ def test_evaluate_measures_the_rest_when_one_clip_is_broken(
     assert by_name["a moving wall-0.mp4"]["prompt"] == "a moving wall"
     assert report["summary"]["temporal_flickering"]["measured"] == 2
     assert "notes.mp4" in shown.err and (out / "results.csv").exists()
-    assert main(["evaluate", str(clips), "--out", str(out), "--workers", "1"]) == 0
-    assert "2 of 3" in capsys.readouterr().out
+    (tmp_path / "nothing").mkdir()
+    assert main(["evaluate", str(clips), str(tmp_path / "nothing"), "--out", str(out), "--workers", "1"]) == 0
+    shown = capsys.readouterr()
+    assert "2 of 4" in shown.out, "an empty folder counts among what was asked for"
+    assert "Not measured: notes.mp4 is not a video" in shown.out
+    assert "nothing holds no clip and no frames" in shown.out and "nothing holds no clip" in shown.err
 
 
 def test_evaluate_fails_when_nothing_can_be_measured(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:

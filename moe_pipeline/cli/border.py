@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 import typer
 
+from moe_pipeline.cli.interrupts import remember_interrupts
 from moe_pipeline.schema.errors import MoEverseError
 
 PROGRAM = "python -m moe_pipeline"
@@ -39,7 +40,8 @@ def run(command: Any, arguments: Sequence[str] | None = None) -> int:
     silence_libraries()
     _open_log(with_traceback)
     try:
-        code = command.main(args=words, prog_name=PROGRAM, standalone_mode=False)
+        with remember_interrupts():
+            code = command.main(args=words, prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
     except MoEverseError as error:
         if error.code == "unexpected":  # a run that ended by a defect: its traceback went to the log

@@ -58,7 +58,7 @@ def evaluate(
         with ItemBar("clips") as bar:
 
             def clip_done(done: int, total: int, clip: ClipEvaluation) -> None:
-                bar.step(done, total, "" if clip.error is None else f"{clip.name}: {clip.error}")
+                bar.step(done, total, "" if clip.error is None else not_measured(clip))
 
             report = measure_all(
                 paths,
@@ -78,6 +78,12 @@ def evaluate(
             print(report_text(report, out), file=results)
     if len(report.failed) == len(report.clips):
         raise typer.Exit(BAD_INPUT)
+
+
+def not_measured(clip: ClipEvaluation) -> str:
+    """Why a clip has no figures, with its name once."""
+    error = clip.error or ""
+    return error if clip.name in error else f"{clip.name}: {error}"
 
 
 def report_text(report: EvaluationReport, out: Path | None) -> str:
@@ -117,6 +123,7 @@ def report_text(report: EvaluationReport, out: Path | None) -> str:
         lines.append(text_table(head, rows))
     flags = [f"{c.name}: {', '.join(c.metrics.flags)}" for c in report.clips if c.metrics and c.metrics.flags]
     lines += [f"Note: {flag}." for flag in flags]
+    lines += [f"Not measured: {not_measured(clip)}" for clip in report.clips if clip.error is not None]
     measured = len(report.clips) - len(report.failed)
     lines.append(f"{measured} of {len(report.clips)} clips measured in {report.elapsed_s:.1f} s.")
     if report.vbench_quality is not None:

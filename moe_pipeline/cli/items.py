@@ -23,7 +23,8 @@ class ItemBar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if self.console.is_terminal:  # stopping a bar that was never shown prints an empty line
+            self._bar.stop()
 
     def step(self, done: int, total: int, words: str) -> None:
         """After each item: how many are done, of how many, and a line about it (empty: none)."""

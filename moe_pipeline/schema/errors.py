@@ -37,7 +37,11 @@ def from_validation(error: ValidationError, *, code: str, where: str, remedy: st
     count = error.error_count()
     more = f" ({count - 1} more)" if count > 1 else ""
     text = first["msg"].removeprefix("Value error, ")
-    text = text[:1].lower() + text[1:]
+    text = (
+        (text[:1].lower() + text[1:])
+        .replace("input should be", "must be")
+        .replace("should have", "must have")
+    )
     if first["type"] == "extra_forbidden":
         text = "this key is not known"
     elif first["type"] == "missing":

@@ -94,11 +94,14 @@ def find_clips(paths: Sequence[str | os.PathLike[str]], rule: PromptRule) -> lis
         )
     found: dict[str, ClipEvaluation] = {}
     for given in paths:
-        for path in _expand(Path(given)):
+        inside = list(_expand(Path(given)))
+        for path in inside:
             key = os.path.abspath(path)
             if key not in found:
                 found[key] = _source(path, rule)
-    if not found:
+        if not inside:
+            found[os.path.abspath(given)] = _empty_folder(Path(given))
+    if all(clip.error_code == "empty_folder" for clip in found.values()):
         named = ", ".join(str(p) for p in list(paths)[:3])
         raise MoEverseError(
             "nothing_to_measure",
@@ -106,6 +109,13 @@ def find_clips(paths: Sequence[str | os.PathLike[str]], rule: PromptRule) -> lis
             "Clips end in " + ", ".join(VIDEO_SUFFIXES) + "; a folder of numbered images is a clip too.",
         )
     return _with_distinct_names(list(found.values()))
+
+
+def _empty_folder(path: Path) -> ClipEvaluation:
+    sentence = f"The folder {path} holds no clip and no frames."
+    return ClipEvaluation(
+        name=path.name or str(path), path=str(path), error=sentence, error_code="empty_folder"
+    )
 
 
 def _with_distinct_names(clips: list[ClipEvaluation]) -> list[ClipEvaluation]:
@@ -121,7 +131,11 @@ def _expand(path: Path) -> Iterator[Path]:
     if not path.is_dir():
         yield path
         return
-    entries = sorted(path.iterdir())
+    try:
+        entries = sorted(path.iterdir())
+    except OSError:  # a folder that may not be entered: reading it as a clip says so
+        yield path
+        return
     videos = [p for p in entries if p.is_file() and p.suffix.lower() in VIDEO_SUFFIXES]
     frame_folders = [p for p in entries if p.is_dir() and _holds_images(p)]
     if videos or frame_folders:
@@ -153,6 +167,12 @@ def _content_hash(path: Path) -> str:
     if path.is_file():
         return sha256_file(path)
     digest = hashlib.sha256()
-    for frame in sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES):
+    try:
+        frames = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    except OSError as error:
+        raise MoEverseError(
+            "folder_unreadable", f"The folder {path} cannot be read ({(error.strerror or 'error').lower()})."
+        ) from error
+    for frame in frames:
         digest.update(f"{frame.name}:{sha256_file(frame)};".encode())
     return digest.hexdigest()

@@ -110,4 +110,9 @@ def _expert_bytes(engine: HubEngine) -> int | None:
     manifest = engine.manifest
     if any(manifest.denoiser_of(expert) != manifest.denoiser for expert in manifest.experts):
         return None
-    return max(0 if expert.lora is None else expert.lora.file.bytes for expert in manifest.experts)
+    loras = [expert.lora for expert in manifest.experts if expert.lora is not None]
+    if not loras:
+        return 0
+    if engine.pack.weights is None:
+        return None  # not known before the files are here
+    return max(engine.pack.lora_file(lora).stat().st_size for lora in loras)

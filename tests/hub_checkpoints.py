@@ -176,3 +176,53 @@ def write_wan(folder: Path, *, boundary: float | None = None, seed: int = 0) -> 
     ]  # as published, before the two classes became one
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder
+
+
+CAMERA = ("zoom-in", "zoom-out", "pan-left", "pan-right")
+LORA_LAYER = "down_blocks.0.motion_modules.0.transformer_blocks.0.attn1.to_q"
+
+
+def write_animatediff(folder: Path, seed: int = 0) -> Path:
+    """Stable Diffusion 1.5 with the motion adapter and the camera LoRAs in folders of their names, at tiny widths."""
+    from diffusers import MotionAdapter, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from safetensors.torch import save_file
+    from transformers import CLIPTokenizer
+
+    write_clip_tokenizer(folder / "tokenizer")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        unet = UNet2DConditionModel(
+            sample_size=8, block_out_channels=(8, 16), norm_num_groups=4, layers_per_block=1,
+            cross_attention_dim=WIDTH, attention_head_dim=4,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        )  # fmt: skip
+        pipeline = StableDiffusionPipeline(
+            vae=small_image_autoencoder(),
+            text_encoder=clip_text_model(),
+            tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+            unet=unet,
+            scheduler=PNDMScheduler(
+                beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+            ),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        adapter = MotionAdapter(
+            block_out_channels=(8, 16), motion_layers_per_block=1, motion_num_attention_heads=2,
+            motion_norm_num_groups=4,
+        )  # fmt: skip
+        # Published adapters move; a fresh one projects to zero and would leave pictures that stand still.
+        for name, parameter in adapter.named_parameters():
+            if "proj_out" in name:
+                torch.nn.init.normal_(parameter, std=0.2)
+        pipeline.save_pretrained(folder, safe_serialization=True)
+        adapter.save_pretrained(folder / "motion_adapter", safe_serialization=True)
+        for name in CAMERA:
+            place = folder / "loras" / f"animatediff-motion-lora-{name}"
+            place.mkdir(parents=True)
+            stem = f"unet.{LORA_LAYER.replace('.to_q', '.processor.to_q_lora')}"
+            pair = {f"{stem}.down.weight": torch.randn(2, 8), f"{stem}.up.weight": torch.randn(8, 2)}
+            save_file(pair, place / "diffusion_pytorch_model.safetensors")
+    return folder

@@ -22,7 +22,13 @@ from moe_pipeline.diffusion.levels import FlowLevels, NoiseLevels, flow_levels, 
 from moe_pipeline.diffusion.preview import LatentPreview
 from moe_pipeline.engine.base import BaseEngine, Between
 from moe_pipeline.engine.config import EngineConfig
-from moe_pipeline.engine.hub_loading import load_model, load_tokenizer, shell_of_config
+from moe_pipeline.engine.hub_loading import (
+    load_lora,
+    load_model,
+    load_tokenizer,
+    shell_of_config,
+    with_motion,
+)
 from moe_pipeline.experts.cache import ExpertCache
 from moe_pipeline.experts.fusion import weighted_mean
 from moe_pipeline.experts.hub_denoiser import HubDenoiser
@@ -30,7 +36,6 @@ from moe_pipeline.experts.lora import with_lora
 from moe_pipeline.gating.description import DescriptionGate
 from moe_pipeline.interfaces import Denoiser, Frames, TextFeatures
 from moe_pipeline.packs import HubPack
-from moe_pipeline.packs.files import verified_tensors
 from moe_pipeline.packs.hub import FLOW_SCHEDULERS
 from moe_pipeline.prompting.encoder import MiniLMEncoder
 from moe_pipeline.prompting.expert_text import expert_text, own_parts
@@ -136,18 +141,20 @@ class HubEngine(BaseEngine):
         base = f"{self._identity()}/{component}/{self.device}/{self.dtype}"
 
         def load() -> nn.Module:
-            return self._load(component)
+            if self.manifest.motion is None:
+                return self._load(component)
+            return with_motion(self._load(component), self._load(self.manifest.motion), self.manifest.id)
 
         if expert.lora is None:
             return self.cache.get(base, load)
         lora, plain = expert.lora, self.cache.get(base, load)
-        source = f"{self.manifest.id}/{lora.file.path}"
+        path = self.pack.lora_file(lora)
 
         def merge() -> nn.Module:
-            tensors = verified_tensors(self.pack.folder, lora.file, self.manifest.id)
-            return with_lora(plain, tensors, lora.scale, source)
+            source = f"{self.manifest.id}/{path.parent.name}/{path.name}"
+            return with_lora(plain, load_lora(self.pack, lora), lora.scale, source)
 
-        return self.cache.get(f"{base}/{lora.file.sha256}/{lora.scale}", merge)
+        return self.cache.get(f"{base}/{path}/{lora.scale}", merge)
 
     def _load(self, component: str) -> nn.Module:
         whole = component in self.manifest.full_precision
@@ -165,13 +172,23 @@ class HubEngine(BaseEngine):
         network = self.network(self.manifest.expert(expert))
         flow = isinstance(self.levels, FlowLevels)
         # Long sequences of transformers gain nothing from a batch and pay for it in memory.
-        return HubDenoiser(network, self.levels, self.dtype, largest_batch=1 if flow else 4)
+        return HubDenoiser(
+            network,
+            self.levels,
+            self.dtype,
+            largest_batch=1 if flow else 4,
+            text_per_frame=self.manifest.motion is not None,
+        )
 
     def shell(self, component: str) -> nn.Module | None:
         """A component's architecture on the meta device; None while its configuration is not here."""
         with self._lock:
             if component not in self._shells:
-                self._shells[component] = shell_of_config(self.pack, component)
+                shell, motion = shell_of_config(self.pack, component), self.manifest.motion
+                if shell is not None and motion is not None and component == self.manifest.denoiser:
+                    adapter = shell_of_config(self.pack, motion)
+                    shell = None if adapter is None else with_motion(shell, adapter, self.manifest.id)
+                self._shells[component] = shell
             return self._shells[component]
 
     def _check_shapes(self) -> None:

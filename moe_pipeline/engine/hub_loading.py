@@ -7,15 +7,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from moe_pipeline.packs import HubPack
+from moe_pipeline.packs.files import verified_tensors
 from moe_pipeline.schema.errors import MoEverseError
+from moe_pipeline.schema.hub_pack import HubLora
 
 MODELS = frozenset(
     {
-        "diffusers.AutoencoderKL", "diffusers.AutoencoderKLWan", "diffusers.UNet3DConditionModel",
-        "diffusers.WanTransformer3DModel", "transformers.CLIPTextModel", "transformers.UMT5EncoderModel",
+        "diffusers.AutoencoderKL", "diffusers.AutoencoderKLWan", "diffusers.MotionAdapter",
+        "diffusers.UNet2DConditionModel", "diffusers.UNet3DConditionModel", "diffusers.WanTransformer3DModel",
+        "transformers.CLIPTextModel", "transformers.UMT5EncoderModel",
     }
 )  # fmt: skip
 TOKENIZERS = frozenset({"transformers.CLIPTokenizer", "transformers.T5Tokenizer"})
@@ -50,15 +53,15 @@ def load_model(pack: HubPack, component: str, dtype: torch.dtype, device: torch.
             shape; `pack_broken`, where a file is damaged.
     """
     manifest = pack.manifest
-    root = pack.check()
+    pack.check()
     wanted = manifest.components[component]
-    files = pack.component_files(root, component, wanted)
+    files = pack.component_files(component, wanted)
     cls = model_class(wanted, manifest.id)
     named: dict[str, Any] = {"torch_dtype" if wanted.startswith("diffusers.") else "dtype": dtype}
     try:
         with _quiet():
             model, info = cls.from_pretrained(
-                str(root / component),
+                str(files.files[0].parent),
                 use_safetensors=True,
                 local_files_only=True,
                 variant=files.variant or None,
@@ -82,11 +85,11 @@ def load_tokenizer(pack: HubPack, component: str) -> Any:
     Raises:
         MoEverseError: its files are damaged.
     """
-    root = pack.check()
+    pack.check()
     cls = model_class(pack.manifest.components[component], pack.manifest.id)
     try:
         with _quiet():
-            return cls.from_pretrained(str(root / component), local_files_only=True)
+            return cls.from_pretrained(str(pack.place(component)), local_files_only=True)
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, LookupError) as error:
         raise _unreadable(component, pack.manifest.id, error) from error
 
@@ -105,6 +108,43 @@ def shell_of_config(pack: HubPack, component: str) -> nn.Module | None:
             return cls(cls.config_class.from_dict(config))
     except (ValueError, RuntimeError, TypeError, KeyError, LookupError, ArithmeticError) as error:
         raise _unreadable(component, pack.manifest.id, error) from error
+
+
+def with_motion(pictures: nn.Module, motion: nn.Module, pack: str) -> nn.Module:
+    """A denoiser of pictures with the motion modules of an adapter between its layers: one of video.
+
+    Raises:
+        MoEverseError: `weights_mismatch`, where the two do not fit each other.
+    """
+    from diffusers import UNetMotionModel
+
+    try:
+        with torch.device(next(pictures.parameters()).device), _quiet():
+            model = UNetMotionModel.from_unet2d(pictures, motion)
+    except (ValueError, RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise MoEverseError(
+            "weights_mismatch", f"The motion adapter of {pack} does not fit its denoiser: {reason}.", _REFETCH
+        ) from error
+    return model.to(next(pictures.parameters()).dtype).eval().requires_grad_(False)
+
+
+def load_lora(pack: HubPack, lora: HubLora) -> dict[str, Tensor]:
+    """The tensors of an expert's LoRA.
+
+    Raises:
+        MoEverseError: the file is missing, altered or no safetensors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if lora.file is not None:
+        return verified_tensors(pack.folder, lora.file, pack.manifest.id)
+    path = pack.lora_file(lora)
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(f"loras/{path.parent.name}", pack.manifest.id, error) from error
 
 
 def _require_all(info: dict[str, Any], component: str, pack: str) -> None:

@@ -29,12 +29,19 @@ class HubDenoiser:
         levels: its convention.
         dtype: the precision it runs in.
         largest_batch: rows that go through the model at once; long sequences gain nothing from more than one.
+        text_per_frame: the model takes frames for pictures of a batch and wants a text for each (AnimateDiff).
     """
 
     def __init__(
-        self, model: nn.Module, levels: Parametrisation, dtype: torch.dtype, largest_batch: int = 8
+        self,
+        model: nn.Module,
+        levels: Parametrisation,
+        dtype: torch.dtype,
+        largest_batch: int = 8,
+        text_per_frame: bool = False,
     ) -> None:
-        self.model, self.levels, self.dtype, self.largest_batch = model, levels, dtype, largest_batch
+        self.model, self.levels, self.dtype = model, levels, dtype
+        self.largest_batch, self.text_per_frame = largest_batch, text_per_frame
 
     @torch.inference_mode()
     def __call__(self, x: Tensor, sigma: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
@@ -49,9 +56,9 @@ class HubDenoiser:
         x = x.float()
         sample = self.levels.enter(x, level).to(self.dtype)
         time = torch.full((len(x),), self.levels.timestep(level), device=x.device)
-        tokens = tokens.to(self.dtype)
+        tokens, repeats = tokens.to(self.dtype), x.shape[2] if self.text_per_frame else 1
         outputs = [
-            self.model(rows, at, text, return_dict=False)[0]
+            self.model(rows, at, text.repeat_interleave(repeats, dim=0), return_dict=False)[0]
             for rows, at, text in zip(
                 sample.split(self.largest_batch),
                 time.split(self.largest_batch),

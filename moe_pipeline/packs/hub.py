@@ -16,9 +16,11 @@ from typing import Any
 from moe_pipeline.packs.files import verified
 from moe_pipeline.packs.manifest import MANIFEST, read_manifest
 from moe_pipeline.schema.errors import MoEverseError
-from moe_pipeline.schema.hub_pack import HubManifest
+from moe_pipeline.schema.hub_pack import HubLora, HubManifest
 
 MODEL_INDEX = "model_index.json"
+# The one name that repositories of a single network or LoRA have for their weights.
+ONE_FILE = "diffusion_pytorch_model.safetensors"
 # Variance-preserving schedules share alphas and timesteps, which is all that our own sampler takes from them.
 DIFFUSION_SCHEDULERS = frozenset(
     {
@@ -66,12 +68,46 @@ class HubPack:
         """The folder in the hub's layout, or None where nothing was found."""
         return self._given or _cached_snapshot(self.manifest.repository, self.manifest.revision)
 
+    def place(self, component: str) -> Path | None:
+        """The folder of a component: inside the weights, or the cached repository that it is; None where neither is."""
+        root = self.weights
+        if root is not None and (root / component).is_dir():
+            return root / component
+        source = self.manifest.sources.get(component)
+        return None if source is None else _cached_snapshot(source, "main", "config.json")
+
+    def lora_file(self, lora: HubLora) -> Path:
+        """The file of an expert's LoRA: beside the manifest, in `loras/` of the weights, or in the hub's cache.
+
+        Raises:
+            MoEverseError: `component_missing`.
+        """
+        if lora.file is not None:
+            return self.folder / lora.file.path
+        assert lora.repository is not None
+        name = lora.repository.rpartition("/")[2]
+        local = None if self.weights is None else self.weights / "loras" / name / ONE_FILE
+        if local is not None and local.is_file():
+            return local
+        cached = _cached_snapshot(lora.repository, "main", ONE_FILE)
+        if cached is None:
+            raise MoEverseError(
+                "component_missing",
+                f"The LoRA {lora.repository} of {self.manifest.id} is not here.",
+                self._remedy(),
+            )
+        return cached / ONE_FILE
+
     def get_command(self) -> str:
         """The command that fetches the files of this pack into the hub's cache."""
         manifest = self.manifest
         revision = f" --revision {manifest.revision}" if manifest.revision != "main" else ""
         patterns = " ".join(f'--include "{pattern}"' for pattern in manifest.download)
-        return f"hf download {manifest.repository}{revision} {patterns}"
+        commands = [f"hf download {manifest.repository}{revision} {patterns}"]
+        commands += [f"hf download {source} config.json {ONE_FILE}" for source in manifest.sources.values()]
+        loras = [expert.lora.repository for expert in manifest.experts if expert.lora is not None]
+        commands += [f"hf download {name} {ONE_FILE}" for name in dict.fromkeys(loras) if name is not None]
+        return " && ".join(commands)
 
     def missing(self) -> MoEverseError | None:
         """What keeps the pack from being loaded, as the error it would raise; None when all is here."""
@@ -102,7 +138,10 @@ class HubPack:
         index = _read_json(root / MODEL_INDEX, name)
         self._check_classes(index)
         for component, wanted in self.manifest.components.items():
-            self._check_component(root, component, wanted)
+            self._check_component(component, wanted)
+        for expert in self.manifest.experts:
+            if expert.lora is not None:
+                self.lora_file(expert.lora)
         return root
 
     def _remedy(self) -> str:
@@ -119,6 +158,8 @@ class HubPack:
             )
         self._check_noise_levels(index)
         for name, wanted in manifest.components.items():
+            if name in manifest.sources:
+                continue  # a repository of its own, which this index does not list
             entry = index.get(name)
             if not (isinstance(entry, list) and len(entry) == 2 and all(isinstance(e, str) for e in entry)):
                 raise MoEverseError(
@@ -158,9 +199,9 @@ class HubPack:
                 f"Known: {', '.join(sorted(known))}.",
             )
 
-    def _check_component(self, root: Path, component: str, wanted: str) -> None:
-        folder = root / component
-        if not folder.is_dir():
+    def _check_component(self, component: str, wanted: str) -> None:
+        folder = self.place(component)
+        if folder is None:
             raise MoEverseError(
                 "component_missing",
                 f"The weights of {self.manifest.id} have no folder {component}/.",
@@ -178,18 +219,30 @@ class HubPack:
                     self._remedy(),
                 )
         else:
-            _read_json(folder / "config.json", self.manifest.id)
-            self.component_files(root, component, wanted)
+            config = _read_json(folder / "config.json", self.manifest.id)
+            found = str(config.get("_class_name", wanted.rpartition(".")[2]))
+            if component in self.manifest.sources and found != wanted.rpartition(".")[2]:
+                raise MoEverseError(
+                    "unknown_component",
+                    f"{self.manifest.sources[component]} holds {found[:60]!r}, not the {component} of "
+                    f"{self.manifest.id}.",
+                    "Use the repository that the pack names.",
+                )
+            self.component_files(component, wanted)
 
     # -------------------------------------------------------------------------------------------- files
 
-    def component_files(self, root: Path, component: str, wanted: str) -> ComponentFiles:
+    def component_files(self, component: str, wanted: str) -> ComponentFiles:
         """The safetensors of a component: the full-precision ones, or the half-precision variant.
 
         Raises:
             MoEverseError: `pickle_refused` where there are pickles only, `component_missing` where there is nothing.
         """
-        folder = root / component
+        folder = self.place(component)
+        if folder is None:
+            raise MoEverseError(
+                "component_missing", f"The weights of {self.manifest.id} have no {component}.", self._remedy()
+            )
         stem = "model" if wanted.startswith("transformers.") else "diffusion_pytorch_model"
         for variant in ("", "fp16"):
             infix = f".{variant}" if variant else ""
@@ -231,19 +284,21 @@ class HubPack:
 
     def config(self, component: str) -> dict[str, Any] | None:
         """A component's configuration, or None while its weights are not here."""
-        root = self.weights
-        if root is None or not (root / component).is_dir():
+        folder = self.place(component)
+        if folder is None:
             return None
-        return _read_json(root / component / _CONFIGS.get(component, "config.json"), self.manifest.id)
+        config = _read_json(folder / _CONFIGS.get(component, "config.json"), self.manifest.id)
+        return config | self.manifest.scheduler if component == "scheduler" else config
 
     def weight_files(self) -> list[Path]:
         """Every file of weights, after `check`."""
-        root = self.check()
+        self.check()
         found: list[Path] = []
         for component, wanted in self.manifest.components.items():
             if component != "scheduler" and not component.startswith("tokenizer"):
-                found += self.component_files(root, component, wanted).files
-        return found
+                found += self.component_files(component, wanted).files
+        loras = (expert.lora for expert in self.manifest.experts)
+        return [*found, *(self.lora_file(lora) for lora in loras if lora is not None)]
 
     @cached_property
     def sha256(self) -> str:
@@ -259,9 +314,9 @@ class HubPack:
 
     def verify(self) -> int:
         """Check what can be checked without loading; the bytes of the weights (their sizes, not read)."""
-        own = [expert.lora.file for expert in self.manifest.experts if expert.lora is not None]
-        for file in own:
-            verified(self.folder, file, self.manifest.id)
+        for expert in self.manifest.experts:
+            if expert.lora is not None and expert.lora.file is not None:
+                verified(self.folder, expert.lora.file, self.manifest.id)
         return sum(path.stat().st_size for path in self.weight_files())
 
 
@@ -291,14 +346,16 @@ def manifest_for(weights: Path, shipped: Path) -> tuple[Path, HubManifest, str]:
             f"{weights.name}/{MODEL_INDEX} is for {name[:60]!r}, which no pack here describes.",
             f"Known: {', '.join(sorted(known))}; or write a pack.yaml beside it (docs/packs.md).",
         )
-    return min(known[name], key=lambda found: len(listed ^ set(found[1].components)))
+    return min(
+        known[name], key=lambda found: len(listed ^ (set(found[1].components) - set(found[1].sources)))
+    )
 
 
-def _cached_snapshot(repository: str, revision: str) -> Path | None:
-    """The snapshot of a repository in the hub's local cache; never a request."""
+def _cached_snapshot(repository: str, revision: str, file: str = MODEL_INDEX) -> Path | None:
+    """The snapshot of a repository that holds `file` at its root in the hub's local cache; never a request."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(repository, MODEL_INDEX, revision=revision)
+    found = try_to_load_from_cache(repository, file, revision=revision)
     return Path(found).parent if isinstance(found, str) else None
 
 

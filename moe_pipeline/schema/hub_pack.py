@@ -19,10 +19,20 @@ EXPERT_PROMPT_LIMIT = 300
 
 
 class HubLora(_Part):
-    """A low-rank change of the denoiser in a safetensors file beside the manifest; merged when it is loaded."""
+    """A low-rank change of the denoiser, merged when it is loaded.
 
-    file: PackFile
+    Either a safetensors file beside the manifest, or a repository that holds one.
+    """
+
+    file: PackFile | None = None
+    repository: Repository | None = None
     scale: float = Field(default=1.0, ge=-4.0, le=4.0)
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        if (self.file is None) == (self.repository is None):
+            raise ValueError("a LoRA needs either a file or a repository")
+        return self
 
 
 class HubExpert(ExpertCard):
@@ -75,6 +85,9 @@ class HubManifest(Manifest):
         architecture: entry of workload/hub.py that prices the pack while its weights are not here.
         components: folder -> class, each checked against model_index.json before anything is loaded.
         denoiser: the component that the generalist runs, and every expert that names no other.
+        motion: the component that turns these denoisers of pictures into ones of video (AnimateDiff).
+        sources: components that are repositories of their own, with their files at the root.
+        scheduler: keys that stand in for those of the repository's scheduler_config.json.
         download: patterns of the files that are needed; they stand in the download command.
         download_gb: their size, so that nobody starts a download unawares.
         negative_prompt: what the unconditional branch reads.
@@ -89,6 +102,9 @@ class HubManifest(Manifest):
     architecture: str
     components: dict[ComponentName, ComponentClass] = Field(min_length=1)
     denoiser: ComponentName
+    motion: ComponentName | None = None
+    sources: dict[ComponentName, Repository] = Field(default_factory=dict)
+    scheduler: dict[str, bool | int | float | str] = Field(default_factory=dict)
     download: tuple[str, ...] = ("*.json", "*.txt", "*.safetensors")
     download_gb: float = Field(gt=0.0)
     negative_prompt: str = ""
@@ -101,9 +117,10 @@ class HubManifest(Manifest):
 
     @model_validator(mode="after")
     def _denoisers_are_components(self) -> Self:
-        for name in (self.denoiser, *(expert.denoiser for expert in (*self.experts, self.generalist))):
+        own = (self.denoiser, *(expert.denoiser for expert in (*self.experts, self.generalist)))
+        for name in (*own, self.motion, *self.sources):
             if name is not None and name not in self.components:
-                raise ValueError(f"the denoiser {name!r} is no component of the pack")
+                raise ValueError(f"{name!r} is no component of the pack")
         return self
 
     def denoiser_of(self, expert: HubExpert) -> str:

@@ -51,6 +51,7 @@ class HubArchitecture:
     text_tokens: int
     text_width: int
     noise_level_experts: bool = False
+    text_per_frame: bool = False  # the denoiser reads the text once for each frame
 
 
 def _wan(config: Mapping[str, Any]) -> Callable[[], nn.Module]:
@@ -107,6 +108,25 @@ def _image_decoder() -> nn.Module:
         )
 
 
+def _animatediff() -> nn.Module:
+    from diffusers import UNetMotionModel
+
+    with torch.device("meta"):
+        return UNetMotionModel(
+            cross_attention_dim=768
+        )  # SD 1.5 with the adapter v1-5-2, otherwise the class's defaults
+
+
+def _clip_large() -> nn.Module:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    config = CLIPTextConfig(
+        hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, projection_dim=768
+    )  # fmt: skip
+    with torch.device("meta"):
+        return CLIPTextModel(config)
+
+
 def _clip() -> nn.Module:
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -141,6 +161,19 @@ HUB_ARCHITECTURES: dict[str, HubArchitecture] = {
     ),
     "modelscope-1.7b": HubArchitecture(
         "ModelScope 1.7B", _modelscope, _image_decoder, _clip, 4, 8, 1, False, 77, 1024
+    ),
+    "animatediff-1.5": HubArchitecture(
+        "AnimateDiff 1.5",
+        _animatediff,
+        _image_decoder,
+        _clip_large,
+        4,
+        8,
+        1,
+        False,
+        77,
+        768,
+        text_per_frame=True,
     ),
 }
 
@@ -228,7 +261,13 @@ def architecture_workloads(
         shell,
         torch.zeros(1, *latents, dtype=dtype, device="meta"),
         torch.zeros(1, dtype=torch.long, device="meta"),
-        torch.zeros(1, arch.text_tokens, arch.text_width, dtype=dtype, device="meta"),
+        torch.zeros(
+            frames if arch.text_per_frame else 1,
+            arch.text_tokens,
+            arch.text_width,
+            dtype=dtype,
+            device="meta",
+        ),
         module=shell,
         return_dict=False,
     )

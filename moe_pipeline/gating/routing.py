@@ -11,7 +11,8 @@ from torch import Tensor
 from moe_pipeline.schema.gate import GateDecision, StepGate, SubtaskGate
 from moe_pipeline.schema.plan import ScenePlan
 
-LOW_COVERAGE = 0.35
+# Chosen on training/foreign_prompts.yaml and training/paraphrases.yaml, which also set the scale of the coverage.
+LOW_COVERAGE = 0.28
 # An expert below this share costs a forward pass and changes next to nothing, so it is left out of a step.
 WEIGHT_FLOOR = 0.02
 
@@ -57,7 +58,8 @@ def route(
         experts: ids in the order of the gate's logits.
         sigmas: noise levels of the denoising steps.
         k: experts a step.
-        whole: (D,) features of the whole prompt, for the coverage; the parts' best otherwise.
+        whole: (D,) features of the whole prompt, for the coverage, whose scale was made of whole texts: one part
+            that the pack knows does not make up for the rest. Without it, the parts' best.
     """
     parts, steps = len(plan.subtasks), len(sigmas)
     levels = torch.tensor(list(sigmas), dtype=torch.float32)
@@ -70,7 +72,7 @@ def route(
     mean = mean / mean.sum()
     weights = {expert: float(w) for expert, w in zip(experts, mean, strict=True)}
     active = tuple(sorted((e for e in experts if weights[e] > 0.0), key=lambda e: -weights[e]))
-    sentence = pooled if whole is None else torch.cat([pooled, whole[None]])
+    sentence = pooled if whole is None else whole[None]
     coverage = float(gate.coverage(sentence).amax())
     by_part = dense.mean(0)
     return GateDecision(

@@ -71,11 +71,7 @@ def notes(
     """Code and sentence of everything about this prompt that a person should know before looking at the clip."""
     manifest = engine.manifest
     if gate.low_coverage:
-        titles = ", ".join(expert.title.lower() for expert in manifest.experts)
-        yield (
-            "low_coverage",
-            f"This prompt lies outside what the experts were trained on ({titles}); expect a guess.",
-        )
+        yield "low_coverage", engine.low_coverage_note()
     if plan.left_out:
         yield "many_parts", left_out_note(plan)
     pieces, limit = engine.count_words(request.prompt), manifest.text_tokens

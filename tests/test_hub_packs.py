@@ -261,6 +261,18 @@ def test_each_expert_reads_the_scene_its_own_parts_and_its_own_words(pipeline: M
     assert not torch.allclose(velocity.tokens["avatar"], velocity.tokens["city"])
 
 
+def test_the_untrained_gate_names_the_domain_of_most_paraphrases(pipeline: MoEVideoPipeline) -> None:
+    """The hand-written sentences that the trained gate is judged by; no phrase of the manifest was written for them."""
+    from training.gate import paraphrases
+
+    texts, domains = zip(*paraphrases(), strict=True)
+    engine = pipeline.engine
+    logits = engine.gate(engine.encoder(list(texts)).pooled, torch.full((len(texts),), 0.5))
+    experts = pipeline.manifest.expert_ids()
+    right = sum(experts[int(row)] in own for row, own in zip(logits.argmax(-1), domains, strict=True))
+    assert len(texts) == 60 and right >= 54
+
+
 def test_the_description_gate_conforms_and_keeps_to_noise_levels() -> None:
     generator = torch.Generator().manual_seed(0)
     phrases = torch.randn(5, 8, generator=generator)
@@ -498,7 +510,7 @@ def test_commands_take_such_a_folder(copy: Path, tmp_path: Path, capsys: pytest.
 
 def test_case_study_runs_on_such_a_folder(copy: Path, tmp_path: Path) -> None:
     report = case_study(
-        tmp_path / "study", pipeline=opened(write_manifest(copy, small_manifest())), seeds=1, steps=2,
+        tmp_path / "study", pipeline=opened(write_manifest(copy, small_manifest())), seeds=1, steps=1,
         prompts=[PROMPT, "a robot waving in a forest with a floating crystal"],
     )  # fmt: skip
     assert report.pack.id == "modelscope-1.7b" and len(report.runs) == 4

@@ -26,7 +26,7 @@ def pipeline(weights: Path) -> MoEVideoPipeline:
 
 
 def scene(**changes: object) -> SceneRequest:
-    values = {"prompt": PROMPT, "seed": 1, "steps": 4, "frames": 4, "width": 64, "height": 64}
+    values = {"prompt": PROMPT, "seed": 1, "top_k": 2, "steps": 4, "frames": 4, "width": 64, "height": 64}
     return SceneRequest.parse(**(values | changes))
 
 

@@ -110,6 +110,11 @@ class BaseEngine(ABC):
         """Pieces of a text as the denoisers' text encoder counts them, compared with the manifest's text_tokens."""
         return self.encoder.count(text)
 
+    def low_coverage_note(self) -> str:
+        """What a person should know about a prompt that the gate calls poorly covered."""
+        titles = ", ".join(expert.title.lower() for expert in self.manifest.experts)
+        return f"This prompt lies outside what the experts were trained on ({titles}); expect a guess."
+
     def latent_shape(self, request: ResolvedRequest) -> tuple[int, int, int, int, int]:
         """(1, C, F, H, W) of a request's latents."""
         latents = self.manifest.latents

@@ -233,6 +233,13 @@ class HubEngine(BaseEngine):
         first = self.noise_levels(request.steps)[0]
         return self.levels.start(super().start(request), first)
 
+    def low_coverage_note(self) -> str:
+        """The model itself may know the scene well: only the choice between its experts means little."""
+        titles = ", ".join(expert.title.lower() for expert in self.manifest.experts)
+        return (
+            f"No expert of {self.manifest.id} is near this prompt ({titles}); its weights mean little here."
+        )
+
     def count_words(self, text: str) -> int:
         """By the pack's own tokenizer; 0 while that is not here."""
         return 0 if self.pack.missing() is not None else len(self.tokenizer(text).input_ids)

@@ -1,43 +1,54 @@
 #!/usr/bin/env bash
-# Train the embedded pack from nothing: worlds, autoencoder, generalist, experts, single model, gate, pack, figures.
+# Train the embedded pack from nothing: worlds, autoencoder, generalist, trunk, single model, experts, gate, pack, figures.
 # Every stage can be stopped and continued by running this again; budgets are minutes of the trainer's own CPU time
-# (wall time on CUDA). Experts run two at a time, one thread each: on two cores that is faster than two threads one
-# after the other.
+# (wall time on CUDA). Denoisers of all domains train as two processes of one thread each, experts two at a time: on
+# two cores that is faster than two threads one after the other.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PY:-.venv/bin/python}
 data=${DATA:-data/worlds-v1} work=${WORK:-checkpoints}
-clips=${CLIPS:-2400} autoencoder_minutes=${AUTOENCODER_MINUTES:-20} generalist_minutes=${GENERALIST_MINUTES:-25}
-single_samples=${SINGLE_SAMPLES:-16896} samples=${EXPERT_SAMPLES:-768}
-version=${VERSION:-0.1.0}
+clips=${CLIPS:-1900} composed=${COMPOSED:-2000}
+autoencoder_minutes=${AUTOENCODER_MINUTES:-20} generalist_minutes=${GENERALIST_MINUTES:-50}
+trunk_samples=${TRUNK_SAMPLES:-12800} samples=${EXPERT_SAMPLES:-3200}
+version=${VERSION:-0.2.0}
 
 "$python" -m training.render --clips "$clips" --seed 1 --split train --out "$data/train"
+"$python" -m training.render --clips "$composed" --seed 21 --split train --composed 0.72 \
+    --domains city landscape interior space --out "$data/composed"
+# Attribute combinations that no training clip has: `held` for the figures, `choice` for every choice before them.
 "$python" -m training.render --clips 180 --seed 900001 --split held-out --out "$data/held"
+"$python" -m training.render --clips 120 --seed 800001 --split held-out --composed 0.5 --out "$data/choice"
 "$python" -m training.autoencoder --data "$data/train" --held "$data/held" --out "$work/autoencoder" \
     --minutes "$autoencoder_minutes"
-for split in train held; do
+for split in train composed held choice; do
     "$python" -m training.latents --data "$data/$split" --autoencoder "$work/autoencoder" --out "$data/$split-latents"
 done
-common=(--data "$data/train-latents" --held "$data/held-latents" --autoencoder "$work/autoencoder")
-"$python" -m training.experts --role generalist "${common[@]}" --out "$work/generalist" \
-    --minutes "$generalist_minutes" --stills 0.4
-# The single model goes on with a falling learning rate; the experts branch from it and are blended with it.
-"$python" -m training.experts --role single --start "$work/generalist" --lr 1.5e-3 --minutes 1000 "${common[@]}" \
-    --out "$work/single" --samples "$single_samples"
-branch=(--start "$work/single" --start-averaged --lr 6e-4 --ema 0.95 --rehearsal 0 --minutes 1000 --threads 1
-    --samples "$samples" "${common[@]}")
+latents=("$data/train-latents" "$data/composed-latents")
+common=(--data "${latents[@]}" --held "$data/choice-latents" --autoencoder "$work/autoencoder" --threads 1)
+pair() { # two processes that average their gradients
+    local meeting
+    meeting=$(mktemp -u)
+    "$python" -m training.experts "$@" "${common[@]}" --rank 1 --world 2 --rendezvous "$meeting" &
+    "$python" -m training.experts "$@" "${common[@]}" --rank 0 --world 2 --rendezvous "$meeting"
+    wait
+}
+pair --role generalist --out "$work/generalist" --minutes "$generalist_minutes" --stills 0.2
+# The trunk lets the learning rate fall; from there the single model goes on with all domains, for as many samples as
+# the six experts get together, and each expert with its own.
+pair --role single --out "$work/trunk" --start "$work/generalist" --lr 2e-3 --lr-end 6e-4 --minutes 1000 \
+    --samples "$trunk_samples"
+pair --role single --out "$work/single" --start "$work/trunk" --lr 6e-4 --minutes 1000 --samples "$((6 * samples))"
 queue() {
     for domain in "$@"; do
-        "$python" -m training.experts --role expert --domain "$domain" "${branch[@]}" --out "$work/expert-$domain"
+        "$python" -m training.experts --role expert --domain "$domain" --out "$work/expert-$domain" \
+            --start "$work/trunk" --lr 6e-4 --ema 0.98 --minutes 1000 --samples "$samples" "${common[@]}"
     done
 }
 queue city object landscape &
-first=$!
 queue avatar space interior
-wait "$first"
-"$python" -m training.blend --generalist "$work/single" --experts "$work" --share 0.4
-"$python" -m training.gate --latents "$data/train-latents" --held "$data/held-latents" --experts "$work" \
-    --out "$work/gate"
+wait
+"$python" -m training.blend --generalist "$work/single" --experts "$work" --choose "$data/choice-latents"
+"$python" -m training.gate --latents "${latents[@]}" --held "$data/choice-latents" --experts "$work" --out "$work/gate"
 "$python" -m training.probe --data "$data/train" --held "$data/held" --autoencoder "$work/autoencoder" \
     --out "$work/probe"
 "$python" -m training.pack --checkpoints "$work" --previews "$data/held" --version "$version" \

@@ -1,4 +1,4 @@
-"""Lower bounds that tell which anchors are worth an exact search, and the exact hand-over without memory.
+"""Lower bounds that tell which anchors are worth an exact search.
 
 A bound belongs to a `Key`: text node, its time, and coordinator. Anchors of one key differ only by what they
 add (decoding), so their bounds are the key's plus that.
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from moe_pipeline.edge.problem import Anchor, Problem, Weights
 
 FAR = 2**60
+CHUNK = 512  # guesses that are covered at once, the cheapest first
 IntArray = NDArray[np.int64]
 
 
@@ -112,13 +113,19 @@ def count_bound(problem: Problem, key: Key, weights: Weights, below: int) -> tup
     """
     copies = _copies(problem, key, weights)
     fixed, caps = _guesses(problem, copies, weights, below)
-    if not len(fixed):
+    opening = int(copies.opening[copies.room > 0].min(initial=FAR))
+    best, chosen = below, -1
+    order = np.argsort(fixed, kind="stable")
+    for piece in np.split(order, range(CHUNK, len(order), CHUNK)):
+        if not len(piece) or fixed[piece[0]] + opening >= best:  # what follows is dearer still
+            break
+        totals = fixed[piece] + _cover(copies, caps[piece], len(problem.experts))
+        least = int(totals.argmin())
+        if totals[least] < best:
+            best, chosen = int(totals[least]), int(piece[least])
+    if chosen < 0:
         return FAR, []
-    totals = fixed + _cover(copies, caps, len(problem.experts))
-    best = int(totals.argmin())
-    if totals[best] >= FAR:
-        return FAR, []
-    return int(totals[best]), _cover_counts(copies, caps[best], len(problem.experts))
+    return best, _cover_counts(copies, caps[chosen], len(problem.experts))
 
 
 def _guesses(problem: Problem, copies: _Copies, weights: Weights, below: int) -> tuple[IntArray, IntArray]:
@@ -135,15 +142,16 @@ def _guesses(problem: Problem, copies: _Copies, weights: Weights, below: int) ->
         longest = np.unique(finish[fits])
         longest = longest[weights.latency * longest < below]
         caps = ((finish[None] <= longest[:, None, None]) & fits[None]).sum(axis=1)
-        return weights.latency * longest, caps
+        enough = caps.sum(axis=1) >= len(problem.experts)
+        return (weights.latency * longest)[enough], caps[enough]
     begins, longest = np.unique(start[fits]), np.unique(chain[fits])
-    begin, end = (grid.ravel() for grid in np.meshgrid(begins, longest, indexing="ij"))
-    keep = weights.latency * (begin + end) < below
-    begin, end = begin[keep], end[keep]
-    within = (start[None] <= begin[:, None, None]) & (chain[None] <= end[:, None, None]) & fits[None]
-    caps = within.sum(axis=1)  # (G, D)
+    # Start and chain grow with the count, so a node admits the smaller of what each of them admits: (S, D), (C, D).
+    by_start = ((start[None] <= begins[:, None, None]) & fits[None]).sum(axis=1)
+    by_chain = ((chain[None] <= longest[:, None, None]) & fits[None]).sum(axis=1)
+    first, last = np.nonzero(weights.latency * (begins[:, None] + longest[None, :]) < below)
+    caps = np.minimum(by_start[first], by_chain[last])  # (G, D)
     enough = caps.sum(axis=1) >= len(problem.experts)
-    return weights.latency * (begin + end)[enough], caps[enough]
+    return weights.latency * (begins[first] + longest[last])[enough], caps[enough]
 
 
 def _cover(copies: _Copies, caps: IntArray, count: int) -> IntArray:
@@ -177,46 +185,3 @@ def _cover_counts(copies: _Copies, caps: IntArray, count: int) -> list[int]:
         best = after
     final = best[count]
     return final[1] if final is not None else []
-
-
-def best_sequences(
-    problem: Problem, text_us: int, text: int, weights: Weights
-) -> tuple[IntArray, list[list[int]]]:
-    """Hand-over without memory and deadline, exact: for each node of the last expert the least objective
-    (anchor's own part excluded) and its path.
-
-    The common start B is a maximum, not a sum: for each possible value of B a shortest path is found among
-    the nodes that are ready by then.
-    """
-    experts, nodes = problem.compute_us.shape
-    ready = np.maximum(text_us + problem.conditioning_us[text][None, :], problem.load_us)  # (E, D)
-    step = weights.latency * problem.compute_us + weights.energy * (
-        problem.compute_uj + problem.load_uj + problem.conditioning_uj[text][None, :]
-    )
-    edge = weights.latency * problem.handover_us + weights.energy * problem.handover_uj  # (D, D)
-    best = np.full(nodes, FAR, dtype=np.int64)
-    paths: list[list[int]] = [[] for _ in range(nodes)]
-    if not problem.allowed.any(axis=1).all():
-        return best, paths
-    needed = int(np.where(problem.allowed, ready, FAR).min(axis=1).max())
-    begins = np.unique(ready[problem.allowed])
-    for begin in begins[begins >= needed]:
-        cost = np.where(problem.allowed & (ready <= begin), step, FAR)
-        total, back = cost[0], []
-        for expert in range(1, experts):
-            arrive = np.minimum(total[:, None] + edge, FAR)  # (from, to)
-            origin = arrive.argmin(axis=0)
-            back.append(origin)
-            total = np.minimum(arrive[origin, np.arange(nodes)] + cost[expert], FAR)
-        total = np.minimum(total + weights.latency * int(begin), FAR)
-        for last in np.flatnonzero(total < best):
-            best[last] = total[last]
-            paths[last] = _walk(back, int(last))
-    return best, paths
-
-
-def _walk(back: list[IntArray], last: int) -> list[int]:
-    path = [last]
-    for origin in reversed(back):
-        path.append(int(origin[path[-1]]))
-    return path[::-1]

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moe_pipeline.edge import sequences
 from moe_pipeline.edge.bounds import (
     FAR,
-    IntArray,
     Key,
     anchor_part,
-    best_sequences,
     count_bound,
     key_of,
     quick_bound,
@@ -77,6 +76,8 @@ def _solve_parallel(problem: Problem, weights: Weights) -> Solution | None:
     """Best first over two levels of bounds: a cheap one for each key, a tight one before CP-SAT is asked."""
     members: dict[Key, list[int]] = {}
     for index, anchor in enumerate(problem.anchors):
+        if not _hosts_its_stages(problem, anchor):
+            continue
         members.setdefault(key_of(anchor), []).append(index)
     queue: list[tuple[int, int, int, Key, list[int]]] = []  # bound, anchor (-1: whole key), serial, key, hint
     for serial, (key, indices) in enumerate(members.items()):
@@ -264,36 +265,55 @@ def _energy_of(
 
 
 def _solve_sequence(problem: Problem, weights: Weights) -> Solution | None:
-    """Hand-over: a shortest path where memory and deadline do not bind, CP-SAT where they do."""
-    tables: dict[tuple[int, int], tuple[IntArray, list[list[int]]]] = {}
+    """Hand-over: by blocks (`sequences`); CP-SAT where energy counts under a deadline, or a search grows large."""
+    tables: dict[tuple[int, int], sequences.Blocks] = {}
     order: list[tuple[int, int]] = []
     for index, anchor in enumerate(problem.anchors):
+        if not _hosts_its_stages(problem, anchor):
+            continue
         key = (anchor.text, anchor.text_us)
         if key not in tables:
-            tables[key] = best_sequences(problem, anchor.text_us, anchor.text, weights)
-        value = int(tables[key][0][anchor.coordinator])
+            tables[key] = sequences.blocks(problem, anchor.text_us, anchor.text, weights)
+        value = int(tables[key].least()[anchor.coordinator])
         if value < FAR:
             order.append((value + anchor_part(anchor, weights), index))
     best: Solution | None = None
     proven, searched = True, 0
     for bound, index in sorted(order):
-        if best is not None and bound >= weights.value(best.evaluation):
+        limit = weights.value(best.evaluation) - 1 if best is not None else FAR
+        if bound > limit:
             break
         anchor = problem.anchors[index]
-        path = tuple(tables[anchor.text, anchor.text_us][1][anchor.coordinator])
-        trial = evaluate(problem, anchor, path)
-        if trial.feasible:
-            best = Solution(anchor, path, trial, True, "shortest path", searched)
-            continue
-        searched += 1
-        limit = weights.value(best.evaluation) - 1 if best is not None else None
-        assignment, complete = _search_sequence(problem, anchor, weights, bound, limit)
+        assignment, complete, asked = _one_sequence(
+            problem, tables[anchor.text, anchor.text_us], anchor, weights, limit, bound
+        )
         proven &= complete
+        searched += asked
         if assignment is not None:
-            best = Solution(
-                anchor, assignment, evaluate(problem, anchor, assignment), True, "cp-sat", searched
-            )
+            solver = "cp-sat" if asked else "shortest path"
+            best = Solution(anchor, assignment, evaluate(problem, anchor, assignment), True, solver, searched)
     return None if best is None else replace(best, optimal=proven, searched=searched)
+
+
+def _one_sequence(
+    problem: Problem, tables: sequences.Blocks, anchor: Anchor, weights: Weights, limit: int, bound: int
+) -> tuple[tuple[int, ...] | None, bool, bool]:
+    """One anchor: an assignment of at most `limit`, is the answer proven, and was CP-SAT asked for it."""
+    if problem.deadline_us is not None and not weights.energy:
+        limit = min(limit, weights.latency * problem.deadline_us)
+    path, complete = sequences.search(problem, tables, anchor, weights, limit)
+    if complete and (path is None or evaluate(problem, anchor, path).feasible):
+        return path, True, False
+    found, complete = _search_sequence(problem, anchor, weights, bound, limit if limit < FAR else None)
+    return found, complete, True
+
+
+def _hosts_its_stages(problem: Problem, anchor: Anchor) -> bool:
+    """Do the text encoder and the decoder fit where the anchor puts them, before any expert?"""
+    needed: dict[int, int] = {}
+    for node, kilobytes in anchor.memory_kb:
+        needed[node] = needed.get(node, 0) + kilobytes
+    return all(kilobytes <= int(problem.free_kb[node]) for node, kilobytes in needed.items())
 
 
 def _search_sequence(

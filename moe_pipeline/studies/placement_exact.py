@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from moe_pipeline.edge import ProfileLibrary, load_profiles, place
 from moe_pipeline.edge.problem import ENERGY, LATENCY, Anchor, Problem, Weights, balanced, evaluate
 from moe_pipeline.edge.solver import solve
+from moe_pipeline.schema.errors import MoEverseError
 from moe_pipeline.schema.placement import Objective, Shape
-from moe_pipeline.schema.profiles import EdgeScenario, Link, Node
+from moe_pipeline.schema.profiles import EdgeScenario, Link, Node, Quantity
 from moe_pipeline.schema.workload import Stage, StageWorkloads, Workload
 
 SHAPES: tuple[Shape, ...] = ("exchange_every_step", "hand_over_latents", "run_alone_merge_once")
@@ -134,6 +135,75 @@ def large_scenario(profiles: ProfileLibrary, nodes: int = 16) -> EdgeScenario:
             if i != 1
         ),
     )
+
+
+def random_scenario(profiles: ProfileLibrary, seed: int, nodes: int = 16) -> EdgeScenario:
+    """`nodes` random devices in a random tree of random links, some busy, some without weights or half full."""
+    rng = np.random.default_rng(seed)
+    devices = [name for name in sorted(profiles.devices) if name != "this-machine"]
+    networks = sorted(name for name in profiles.networks if name != "loopback")
+
+    def chosen(value: float) -> Quantity:
+        return Quantity(value=round(value, 3), kind="assumption", source="drawn at random")
+
+    def node(index: int) -> Node:
+        profile = str(rng.choice(devices))
+        free_gb = profiles.device(profile).free_bytes / 1e9
+        return Node(
+            id=f"n{index}",
+            profile=profile,
+            background_load=chosen(rng.uniform(0, 0.7)) if rng.random() < 0.4 else None,
+            memory_free_gb=chosen(free_gb * rng.uniform(0.02, 1)) if rng.random() < 0.4 else None,
+            cached="all" if index == 1 else str(rng.choice(["all", "generalist", "none"])),  # type: ignore[arg-type]
+        )
+
+    return EdgeScenario(
+        id=f"random-{seed}",
+        title="Random",
+        description="Drawn at random.",
+        user="n0",
+        weight_store="n1",
+        nodes=tuple(node(index) for index in range(nodes)),
+        links=tuple(
+            Link(user_side=f"n{i}", far_side=f"n{rng.integers(i)}", network=str(rng.choice(networks)))
+            for i in range(1, nodes)
+        ),
+    )
+
+
+def spread_of_times(count: int = 100) -> dict[str, dict[str, float]]:
+    """Wall milliseconds of whole placements of 8 experts over random scenarios of 16 devices, by objective.
+
+    The size of the experts is drawn, too: from the embedded pack's to two hundred times that. Scenarios without a
+    placement are counted apart: proving that there is none takes its time as well.
+    """
+    profiles = load_profiles()
+    names = [f"expert-{i}" for i in range(8)]
+    place(sample_workloads(), names, large_scenario(profiles), profiles, objective="latency", steps=16)
+    found: dict[str, dict[str, float]] = {}
+    for objective in ("latency", "energy"):
+        times, infeasible, unproven = [], 0, 0
+        for seed in range(count):
+            scenario = random_scenario(profiles, seed)
+            work = sample_workloads(float(200 ** np.random.default_rng([seed, 1]).random()))
+            start = time.perf_counter()
+            try:
+                unproven += not place(work, names, scenario, profiles, objective=objective, steps=16).optimal
+            except MoEverseError as refusal:
+                if refusal.code != "infeasible":
+                    raise
+                infeasible += 1
+            times.append(1e3 * (time.perf_counter() - start))
+        p50, p95 = np.quantile(times, (0.5, 0.95))
+        found[objective] = {
+            "instances": count,
+            "infeasible": infeasible,
+            "unproven": unproven,
+            "p50": round(float(p50), 1),
+            "p95": round(float(p95), 1),
+            "max": round(max(times), 1),
+        }
+    return found
 
 
 def sample_workloads(scale: float = 1.0, *, noise_level_experts: bool = False) -> StageWorkloads:

@@ -22,7 +22,7 @@ WIDTH = 16  # of the text encoders
 def opened(folder: Path) -> MoEVideoPipeline:
     """A pipeline of its own; only the gate's sentence encoder, which is no part of any of these packs, is shared."""
     pipeline = MoEVideoPipeline.from_pack(folder, ENGINE)
-    pipeline.engine.__dict__["encoder"] = sentences()
+    pipeline.engine.parts["encoder"] = sentences()
     return pipeline
 
 

@@ -452,13 +452,32 @@ def test_the_half_precision_variant_and_shards_are_read(copy: Path) -> None:
     table = {name: file for file, part in parts.items() for name in part}
     index = folder / "diffusion_pytorch_model.safetensors.index.json"
     index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": table}))
-    vae = copy / "vae" / "diffusion_pytorch_model.safetensors"
-    vae.rename(vae.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    for place in ("vae/diffusion_pytorch_model", "text_encoder/model"):
+        (copy / f"{place}.safetensors").rename(copy / f"{place}.fp16.safetensors")
     pack = open_any_pack(copy)
     assert isinstance(pack, HubPack) and len(pack.weight_files()) == 4
     assert opened(copy).generate(scene(steps=1)).frames.shape == (4, 64, 64, 3)
     index.write_text(json.dumps({"weight_map": {"a": "../../secret.safetensors"}}))
     assert refusal(pack.check).code == "component_missing"
+
+
+def test_names_that_the_libraries_gave_up_are_still_read(copy: Path, pipeline: MoEVideoPipeline) -> None:
+    """The published repository was saved in 2023: other names in the autoencoder's attention and the text encoder."""
+    path = copy / "vae" / "diffusion_pytorch_model.safetensors"
+    names = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
+    old = {}
+    for name, tensor in load_file(path).items():
+        for new, before in names.items():
+            name = name.replace(new, before)
+        old[name] = tensor
+    assert any(".proj_attn." in name for name in old)
+    save_file(old, path, metadata={"format": "pt"})
+    path = copy / "text_encoder" / "model.safetensors"
+    states = {f"text_model.{name.removeprefix('text_model.')}": t for name, t in load_file(path).items()}
+    states["text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    save_file(states, path, metadata={"format": "pt"})
+    request = scene(steps=1)
+    assert np.array_equal(opened(copy).generate(request).frames, pipeline.generate(request).frames)
 
 
 def test_the_packs_hash_changes_with_any_file_of_weights(copy: Path) -> None:

@@ -6,10 +6,8 @@ Experts share the denoiser unless one brings its own or a LoRA; what tells them 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +27,8 @@ from moe_pipeline.engine.hub_loading import (
     shell_of_config,
     with_motion,
 )
+from moe_pipeline.engine.hub_velocity import HubVelocity
 from moe_pipeline.experts.cache import ExpertCache
-from moe_pipeline.experts.fusion import weighted_mean
 from moe_pipeline.experts.hub_denoiser import HubDenoiser
 from moe_pipeline.experts.lora import with_lora
 from moe_pipeline.gating.description import DescriptionGate
@@ -47,6 +45,7 @@ from moe_pipeline.schema.plan import ScenePlan
 from moe_pipeline.schema.record import Environment
 from moe_pipeline.schema.request import ResolvedRequest
 
+T = TypeVar("T")
 GATE_WORD_PIECES = 128  # what the gate reads of a prompt part
 
 
@@ -56,6 +55,7 @@ class HubEngine(BaseEngine):
     def __init__(self, pack: HubPack, config: EngineConfig, cache: ExpertCache | None = None) -> None:
         super().__init__(pack, config, cache)
         self.pack = pack
+        self.parts: dict[str, object] = {}  # components by name, as they are loaded
         self._shells: dict[str, nn.Module | None] = {}
 
     @property
@@ -68,72 +68,91 @@ class HubEngine(BaseEngine):
         _ = self.levels
         self._check_shapes()
 
+    def _once(self, name: str, build: Callable[[], T]) -> T:
+        """A component that is built when it is first asked for, by one thread.
+
+        Not `cached_property`: its own lock and the engine's would be taken in either order where one component
+        needs another, and two cold runs could wait for each other.
+        """
+        with self._lock:
+            if name not in self.parts:
+                self.parts[name] = build()
+            return cast(T, self.parts[name])
+
     # ---------------------------------------------------------------------------------------- the gate's side
 
-    @cached_property
+    @property
     def encoder(self) -> MiniLMEncoder:
-        with self._lock:
-            return MiniLMEncoder(GATE_WORD_PIECES, torch_device="cpu")
+        return self._once("encoder", lambda: MiniLMEncoder(GATE_WORD_PIECES, torch_device="cpu"))
 
-    @cached_property
+    @property
     def gate(self) -> DescriptionGate:
         """The gate over what the manifest says of each expert."""
-        with self._lock:
-            phrases: list[str] = []
-            owners: list[int] = []
-            for index, expert in enumerate(self.manifest.experts):
-                own = (expert.description, *expert.examples)
-                phrases += own
-                owners += [index] * len(own)
-            settings = self.manifest.gate
-            gate = DescriptionGate(
-                len(self.manifest.experts),
-                phrases=len(phrases),
-                temperature=settings.temperature,
-                coverage_low=settings.coverage_low,
-                coverage_high=settings.coverage_high,
-            )
-            spans = [expert.noise_levels for expert in self.manifest.experts]
-            return gate.describe(self.encoder(phrases).pooled, owners, spans).eval()
+        return self._once("gate", self._build_gate)
+
+    def _build_gate(self) -> DescriptionGate:
+        phrases: list[str] = []
+        owners: list[int] = []
+        for index, expert in enumerate(self.manifest.experts):
+            own = (expert.description, *expert.examples)
+            phrases += own
+            owners += [index] * len(own)
+        settings = self.manifest.gate
+        gate = DescriptionGate(
+            len(self.manifest.experts),
+            phrases=len(phrases),
+            temperature=settings.temperature,
+            coverage_low=settings.coverage_low,
+            coverage_high=settings.coverage_high,
+        )
+        spans = [expert.noise_levels for expert in self.manifest.experts]
+        return gate.describe(self.encoder(phrases).pooled, owners, spans).eval()
 
     # --------------------------------------------------------------------------------------------- components
 
-    @cached_property
+    @property
     def levels(self) -> NoiseLevels:
         """How the model's noise levels read as levels of the flow."""
-        with self._lock:
-            scheduler = self.manifest.components["scheduler"].rpartition(".")[2]
-            config = self.pack.config("scheduler") or {}
-            if scheduler in FLOW_SCHEDULERS:
-                return flow_levels(config, self.manifest.id, self.manifest.flow_shift)
-            return variance_levels(config, self.manifest.id)
+        return self._once("levels", self._build_levels)
 
-    @cached_property
+    def _build_levels(self) -> NoiseLevels:
+        scheduler = self.manifest.components["scheduler"].rpartition(".")[2]
+        config = self.pack.config("scheduler") or {}
+        if scheduler in FLOW_SCHEDULERS:
+            return flow_levels(config, self.manifest.id, self.manifest.flow_shift)
+        return variance_levels(config, self.manifest.id)
+
+    @property
     def tokenizer(self) -> Any:
-        with self._lock:
-            return load_tokenizer(self.pack, "tokenizer")
+        return self._once("tokenizer", lambda: load_tokenizer(self.pack, "tokenizer"))
 
-    @cached_property
+    @property
     def conditioner(self) -> ClipConditioner:
         """The text encoder that the denoisers read."""
-        with self._lock:
-            model = self._load("text_encoder")
-            t5 = self.manifest.components["text_encoder"] == "transformers.UMT5EncoderModel"
-            kind = T5Conditioner if t5 else ClipConditioner
-            return kind(self.tokenizer, model, self.manifest.text_tokens)
+        return self._once("conditioner", self._build_conditioner)
 
-    @cached_property
+    def _build_conditioner(self) -> ClipConditioner:
+        t5 = self.manifest.components["text_encoder"] == "transformers.UMT5EncoderModel"
+        kind = T5Conditioner if t5 else ClipConditioner
+        return kind(self.tokenizer, self._load("text_encoder"), self.manifest.text_tokens)
+
+    @property
     def autoencoder(self) -> FrameAutoencoder | ClipAutoencoder:
-        with self._lock:
-            model = self._load("vae")
-            video = self.manifest.components["vae"] == "diffusers.AutoencoderKLWan"
-            return ClipAutoencoder(model) if video else FrameAutoencoder(model)
+        return self._once("autoencoder", self._build_autoencoder)
 
-    @cached_property
+    def _build_autoencoder(self) -> FrameAutoencoder | ClipAutoencoder:
+        model = self._load("vae")
+        video = self.manifest.components["vae"] == "diffusers.AutoencoderKLWan"
+        return ClipAutoencoder(model) if video else FrameAutoencoder(model)
+
+    @property
     def preview_map(self) -> LatentPreview:
         """Fitted on this pack's own encoder when the first preview is asked for."""
-        with self._lock:
+
+        def fit() -> LatentPreview:
             return fit_hub_preview(self.autoencoder).to(self.device).requires_grad_(False)
+
+        return self._once("preview", fit)
 
     def network(self, expert: HubExpert) -> nn.Module:
         """The network an expert runs: the pack's own, another component, or a copy with its LoRA merged."""
@@ -287,95 +306,6 @@ class HubEngine(BaseEngine):
         self.preview_map.eval()
         for expert in (*experts, self.manifest.generalist.id):
             self.denoiser(expert)
-
-
-class HubVelocity:
-    """Guided mixture over experts that read texts of their own.
-
-    Experts on one network share its call: their conditional rows and, once, the unconditional one, whose text is the
-    same for all. The predictions are combined under the gate's weights, then guided; with one network this is
-    composable diffusion (Liu et al., "Compositional visual generation", 2022, arXiv 2206.01714) with weights that
-    sum to 1.
-
-    Args:
-        engine: where the experts come from.
-        tokens: expert -> (1, L, D), what it reads.
-        empty: (1, L, D), what the unconditional branch reads.
-        weights: for each step, the routing weights.
-        guider: guidance scale and interval.
-        between: called before each network; may raise to stop the run.
-    """
-
-    def __init__(
-        self,
-        engine: HubEngine,
-        tokens: Mapping[str, Tensor],
-        empty: Tensor,
-        weights: Sequence[Mapping[str, float]],
-        guider: ClassifierFree,
-        between: Callable[[], None] | None = None,
-    ) -> None:
-        self.engine, self.tokens, self.empty = engine, tokens, empty
-        self.weights, self.guider, self.between = weights, guider, between
-        # Held for the run, so that a small cache does not load an expert anew at every step.
-        self._denoisers: dict[str, Denoiser] = {}
-
-    def _denoiser(self, expert: str) -> Denoiser:
-        if expert not in self._denoisers:
-            self._denoisers[expert] = self.engine.denoiser(expert)
-        return self._denoisers[expert]
-
-    def _groups(self, index: int) -> dict[Any, list[str]]:
-        """Active experts of a step by the network they run, without loading one."""
-        groups: dict[Any, list[str]] = {}
-        manifest = self.engine.manifest
-        for name, weight in self.weights[index].items():
-            if weight > 0.0:
-                expert = manifest.expert(name)
-                groups.setdefault((manifest.denoiser_of(expert), expert.lora), []).append(name)
-        return groups
-
-    def forward_passes(self, index: int, sigma: float) -> int:
-        """Rows that go through a network in this step: each active expert, and one empty text a network."""
-        groups = self._groups(index)
-        empty = len(groups) if self.guider.needs_unconditional(sigma) else 0
-        return sum(map(len, groups.values())) + empty
-
-    @torch.inference_mode()
-    def __call__(self, x: Tensor, sigma: float, index: int) -> Tensor:
-        """x (1, C, F, H, W) float32 at `sigma` -> guided velocity, float32."""
-        guided = self.guider.needs_unconditional(sigma)
-        x = x.to(self.engine.device)
-        conditional: dict[str, Tensor] = {}
-        unconditional, shares = [], []
-        for names in self._groups(index).values():
-            if self.between is not None:
-                self.between()
-            rows = [self.tokens[name] for name in names] + ([self.empty] if guided else [])
-            tokens = torch.cat(rows)
-            mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-            level = torch.full((len(rows),), sigma)
-            found = self._denoiser(names[0])(x.expand(len(rows), *x.shape[1:]), level, tokens, mask)
-            conditional |= dict(zip(names, found.split(1), strict=False))
-            if guided:
-                unconditional.append(found[-1:])
-                shares.append(sum(self.weights[index][name] for name in names))
-        weights = [self.weights[index][name] for name in conditional]
-        mixed = weighted_mean(list(conditional.values()), weights)
-        empty = weighted_mean(unconditional, shares) if guided else None
-        return self._guider(index)(mixed, empty, sigma)
-
-    def _guider(self, index: int) -> ClassifierFree:
-        """The run's guider with its scale times the active experts' own factors, by their weights."""
-        manifest, weights = self.engine.manifest, self.weights[index]
-        factor = sum(
-            weight * manifest.expert(name).guidance for name, weight in weights.items() if weight > 0.0
-        )
-        return (
-            self.guider
-            if abs(factor - 1.0) < 1e-9
-            else replace(self.guider, scale=self.guider.scale * factor)
-        )
 
 
 def _require_equal(pack: str, what: str, found: object, wanted: object, unit: str) -> None:

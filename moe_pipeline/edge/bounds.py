@@ -78,12 +78,21 @@ class _Copies:
     room: IntArray  # copies that memory admits
 
 
-def _copies(problem: Problem, key: Key, weights: Weights) -> _Copies:
+def least_stage_memory(problem: Problem, anchors: list[Anchor]) -> IntArray:
+    """(D,) kilobytes that text encoder and decoder take on each node whichever of the anchors is chosen."""
+    taken = np.zeros((len(anchors), len(problem.nodes)), dtype=np.int64)
+    for row, anchor in enumerate(anchors):
+        for node, kilobytes in anchor.memory_kb:
+            taken[row, node] += kilobytes
+    return taken.min(axis=0)
+
+
+def _copies(problem: Problem, key: Key, weights: Weights, taken: IntArray) -> _Copies:
     def least(matrix: IntArray) -> IntArray:
         return np.where(problem.allowed, matrix, FAR).min(axis=0)
 
     weight = np.maximum(least(problem.weight_kb), 1)
-    room = np.maximum(0, (problem.free_kb - problem.working_kb) // weight)
+    room = np.maximum(0, (problem.free_kb - problem.working_kb - taken) // weight)
     message = problem.conditioning_uj[key.text] + problem.exchange_uj[key.coordinator]
     usable = problem.allowed.any(axis=0)
     energy = np.where(usable, least(problem.compute_uj + problem.load_uj), 0)
@@ -98,60 +107,84 @@ def _copies(problem: Problem, key: Key, weights: Weights) -> _Copies:
     )
 
 
-def count_bound(problem: Problem, key: Key, weights: Weights, below: int) -> tuple[int, list[int]]:
+def count_bound(
+    problem: Problem, key: Key, weights: Weights, below: int, taken: IntArray
+) -> tuple[int, list[int]]:
     """The exact optimum of the copies, by dynamic programming over how many run on each node.
 
     The maxima in the latency are guessed: for every possible common start B and longest chain M, each node
     admits a number of copies, and the cheapest way to host all of them is a covering problem. For experts of
-    equal cost only the memory of text and decoder is relaxed, so the bound is nearly always the optimum.
+    equal cost only the decoder's memory is relaxed, so the bound is nearly always the optimum.
 
     Args:
         below: guesses whose B + M alone reaches this objective are left out.
+        taken: (D,) kilobytes that text encoder and decoder surely take, see `least_stage_memory`.
 
     Returns:
         The bound (`FAR` if nothing stays below) and the copies on each node that reach it.
     """
-    copies = _copies(problem, key, weights)
-    fixed, caps = _guesses(problem, copies, weights, below)
+    copies, count = _copies(problem, key, weights, taken), len(problem.experts)
+    guesses = _guesses(problem, copies, weights, below)
     opening = int(copies.opening[copies.room > 0].min(initial=FAR))
-    best, chosen = below, -1
-    order = np.argsort(fixed, kind="stable")
-    for piece in np.split(order, range(CHUNK, len(order), CHUNK)):
-        if not len(piece) or fixed[piece[0]] + opening >= best:  # what follows is dearer still
+    best, chosen = below, np.zeros(0, dtype=np.int64)
+    for piece in np.split(guesses.order, range(CHUNK, len(guesses.order), CHUNK)):
+        if not len(piece) or guesses.fixed[piece[0]] + opening >= best:  # what follows is dearer still
             break
-        totals = fixed[piece] + _cover(copies, caps[piece], len(problem.experts))
+        caps = guesses.caps(piece)
+        enough = caps.sum(axis=1) >= count
+        if not enough.any():
+            continue
+        piece, caps = piece[enough], caps[enough]
+        totals = guesses.fixed[piece] + _cover(copies, caps, count)
         least = int(totals.argmin())
         if totals[least] < best:
-            best, chosen = int(totals[least]), int(piece[least])
-    if chosen < 0:
-        return FAR, []
-    return best, _cover_counts(copies, caps[chosen], len(problem.experts))
+            best, chosen = int(totals[least]), caps[least]
+    return (best, _cover_counts(copies, chosen, count)) if len(chosen) else (FAR, [])
 
 
-def _guesses(problem: Problem, copies: _Copies, weights: Weights, below: int) -> tuple[IntArray, IntArray]:
-    """The objective of every guess (G,) and the copies each node admits under it (G, D)."""
-    counts = np.arange(1, len(problem.experts) + 1, dtype=np.int64)[:, None]  # (E, 1)
+@dataclass(frozen=True)
+class _Guesses:
+    """Values of the maxima: guess g combines row first[g] of `by_start` with row last[g] of `by_chain`."""
+
+    fixed: IntArray  # (G,) objective of the maxima
+    first: IntArray  # (G,)
+    last: IntArray  # (G,)
+    by_start: IntArray  # (S, D) copies that may have started by then
+    by_chain: IntArray  # (C, D) copies that have ended by then
+    order: IntArray  # (G,) the cheapest first
+
+    def caps(self, which: IntArray) -> IntArray:
+        """(N, D) copies that the nodes admit; both limits grow with the count, so the smaller one binds."""
+        return np.minimum(self.by_start[self.first[which]], self.by_chain[self.last[which]])
+
+
+def _guesses(problem: Problem, copies: _Copies, weights: Weights, below: int) -> _Guesses:
+    """All combinations of a common start and a longest chain that stay below an objective."""
+    experts = len(problem.experts)
+    counts = np.arange(1, experts + 1, dtype=np.int64)[:, None]  # (E, 1)
     fits = counts <= copies.room[None, :]
-    load = counts * copies.load[None, :]  # (E, D)
-    start = np.maximum(copies.arrival[None, :], load)
+    start = np.maximum(copies.arrival[None, :], counts * copies.load[None, :])  # (E, D)
     chain = counts * copies.compute[None, :] + copies.delay[None, :]
-    if not weights.latency:
-        return np.zeros(1, dtype=np.int64), copies.room[None, :]
-    if problem.shape == "run_alone_merge_once":
-        finish = start + chain
-        longest = np.unique(finish[fits])
-        longest = longest[weights.latency * longest < below]
-        caps = ((finish[None] <= longest[:, None, None]) & fits[None]).sum(axis=1)
-        enough = caps.sum(axis=1) >= len(problem.experts)
-        return (weights.latency * longest)[enough], caps[enough]
-    begins, longest = np.unique(start[fits]), np.unique(chain[fits])
-    # Start and chain grow with the count, so a node admits the smaller of what each of them admits: (S, D), (C, D).
-    by_start = ((start[None] <= begins[:, None, None]) & fits[None]).sum(axis=1)
-    by_chain = ((chain[None] <= longest[:, None, None]) & fits[None]).sum(axis=1)
-    first, last = np.nonzero(weights.latency * (begins[:, None] + longest[None, :]) < below)
-    caps = np.minimum(by_start[first], by_chain[last])  # (G, D)
-    enough = caps.sum(axis=1) >= len(problem.experts)
-    return weights.latency * (begins[first] + longest[last])[enough], caps[enough]
+    everything = copies.room[None, :]
+    begins, by_start = np.zeros(1, dtype=np.int64), everything
+    longest, by_chain = np.zeros(1, dtype=np.int64), everything
+    if weights.latency and problem.shape == "run_alone_merge_once":
+        longest, by_chain = _admitted(start + chain, fits, experts)
+    elif weights.latency:
+        begins, by_start = _admitted(start, fits, experts)
+        longest, by_chain = _admitted(chain, fits, experts)
+    fixed = weights.latency * (begins[:, None] + longest[None, :])
+    first, last = np.nonzero(fixed < below)
+    costs = fixed[first, last]
+    return _Guesses(costs, first, last, by_start, by_chain, np.argsort(costs, kind="stable"))
+
+
+def _admitted(ends: IntArray, fits: NDArray[np.bool_], experts: int) -> tuple[IntArray, IntArray]:
+    """Every value that a maximum over nodes may have, and the copies (N, D) that stay within it, if enough do."""
+    values = np.unique(ends[fits])
+    caps = ((ends[None] <= values[:, None, None]) & fits[None]).sum(axis=1)
+    enough = caps.sum(axis=1) >= experts
+    return values[enough], caps[enough]
 
 
 def _cover(copies: _Copies, caps: IntArray, count: int) -> IntArray:

@@ -22,6 +22,7 @@ from moe_pipeline.edge.bounds import (
     anchor_part,
     count_bound,
     key_of,
+    least_stage_memory,
     quick_bound,
 )
 from moe_pipeline.edge.problem import Anchor, Evaluation, Problem, Weights, evaluate
@@ -94,7 +95,8 @@ def _solve_parallel(problem: Problem, weights: Weights) -> Solution | None:
             break
         if index < 0:
             least = min(anchor_part(problem.anchors[i], weights) for i in members[key])
-            tight, counts = count_bound(problem, key, weights, value - least)
+            taken = least_stage_memory(problem, [problem.anchors[i] for i in members[key]])
+            tight, counts = count_bound(problem, key, weights, value - least, taken)
             for i in members[key] if tight < FAR else []:
                 refined = max(bound, tight + anchor_part(problem.anchors[i], weights))
                 heapq.heappush(queue, (refined, i, serial, key, counts))

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import gradio as gr
 
 from moe_pipeline.interfaces import Event, Failed, Finished, RunControl
+from moe_pipeline.pipeline import MoEVideoPipeline
 from moe_pipeline.schema.errors import MoEverseError
 from moe_pipeline.schema.record import RunRecord
 from moe_pipeline.schema.request import DEFAULT_SCENARIO, SceneRequest
@@ -30,9 +31,12 @@ def _drain(feed: RunFeed[Any], take: Callable[[Any], None]) -> None:
             take(item)
 
 
-def _request(**values: Any) -> SceneRequest:
+def _request(pipeline: MoEVideoPipeline, **values: Any) -> SceneRequest:
+    """A request within the pack's limits, checked before a folder is made for it."""
     try:
-        return SceneRequest.parse(**values)
+        request = SceneRequest.parse(**values)
+        pipeline.resolve(request)
+        return request
     except MoEverseError as error:
         raise gr.Error(error.sentence(), print_exception=False) from error
 
@@ -79,8 +83,10 @@ def publish(handlers: StudioHandlers, concurrency_id: str, at_once: int) -> None
         Returns:
             The run's record, and the addresses of clip and record below the server's root.
         """
-        request = _request(prompt=prompt, seed=seed, steps=steps, guidance=guidance, top_k=top_k, mode=mode,
-                           scenario=scenario, objective=objective)  # fmt: skip
+        request = _request(
+            handlers.pipeline, prompt=prompt, seed=seed, steps=steps, guidance=guidance, top_k=top_k, mode=mode,
+            scenario=scenario, objective=objective,
+        )  # fmt: skip
         control, folder = RunControl(), handlers.new_folder()
         done: list[Finished] = []
 
@@ -123,7 +129,9 @@ def publish(handlers: StudioHandlers, concurrency_id: str, at_once: int) -> None
         Returns:
             Both records, and the addresses of the clips below the server's root.
         """
-        request = _request(prompt=prompt, seed=seed, steps=steps, guidance=guidance, top_k=top_k)
+        request = _request(
+            handlers.pipeline, prompt=prompt, seed=seed, steps=steps, guidance=guidance, top_k=top_k
+        )
         control, folder = RunControl(), handlers.new_folder()
         runs: dict[str, Any] = {}
 
@@ -159,7 +167,9 @@ def publish(handlers: StudioHandlers, concurrency_id: str, at_once: int) -> None
         Returns:
             Plan, gate decision, placement (every figure of it is an estimate) and notes, for example on low coverage.
         """
-        request = _request(prompt=prompt, top_k=top_k, scenario=scenario, objective=objective)
+        request = _request(
+            handlers.pipeline, prompt=prompt, top_k=top_k, scenario=scenario, objective=objective
+        )
         try:
             scene, gate = handlers.pipeline.plan(request), handlers.pipeline.gate(request)
             placement = handlers.pipeline.place(request)

@@ -119,6 +119,7 @@ class StudioHandlers:
         control = RunControl()
         try:
             scene_request = ask(prompt, seed, steps, guidance, top_k, mode, scenario, objective)
+            self.pipeline.resolve(scene_request)
             folder = self.new_folder()
         except MoEverseError as error:
             desk.view = refused(desk.view, error.sentence())
@@ -327,6 +328,7 @@ class StudioHandlers:
         control = RunControl()
         try:
             scene_request = ask(prompt, seed, steps, guidance, top_k, mode, scenario, objective)
+            self.pipeline.resolve(scene_request)
             folder = self.new_folder()
         except MoEverseError as error:
             desk.comparison = {**desk.comparison, "error": error.sentence(), "state": "failed"}

@@ -91,6 +91,12 @@ def metric_radar(runs: Mapping[str, RunRecord], catalogue: Mapping[str, MetricIn
     return figure
 
 
+def _pale(colour: str) -> str:
+    """`#rrggbb` at less than half its strength: as a colour of its own, which a legend shows, too."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.45)"
+
+
 def latency_split(placement: Placement, palette: Palette) -> Figure:
     """Estimated compute and network milliseconds of each active expert, stacked."""
     from plotly.graph_objects import Bar
@@ -98,21 +104,24 @@ def latency_split(placement: Placement, palette: Palette) -> Figure:
     names = [f"{palette[a.expert].title}<br>{a.device_title}" for a in placement.assignments]
     colours = [palette[a.expert].colour for a in placement.assignments]
     figure = _figure(120 + 56 * max(1, len(names)))
-    for part, title, opacity in (("compute", "compute", 1.0), ("network", "network", 0.45)):
+    for part, title, shades in (
+        ("compute", "compute", colours),
+        ("network", "network", [_pale(c) for c in colours]),
+    ):
         figure.add_trace(
             Bar(
                 y=names,
                 x=[getattr(a.estimated_ms, part) for a in placement.assignments],
                 name=f"{title}, estimated",
                 orientation="h",
-                marker={"color": colours, "opacity": opacity},
+                marker={"color": shades},
                 hovertemplate="%{x:.1f} ms " + title + ", estimated<extra></extra>",
             )
         )
     figure.update_layout(
         barmode="stack",
         margin={"l": 130, "r": 16, "t": 34, "b": 44},
-        legend={"y": 1.0, "yanchor": "bottom", "x": 0.0, "xanchor": "left"},
+        legend={"y": 1.0, "yanchor": "bottom", "x": 0.0, "xanchor": "left", "traceorder": "normal"},
         xaxis={
             "title": {"text": "ms, estimated", "font": {"size": 12}},
             "gridcolor": GRID,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -73,10 +74,24 @@ def step_headline(step: Step) -> str:
     return f"Step {step.index + 1} of {step.total}"
 
 
-def details_view(record: RunRecord | None, clip_path: Path | str | None) -> View:
-    """Downloads and the settings a clip came from."""
+def earlier_clip(record: RunRecord, frames: Frames, path: Path | str) -> View:
+    """What the page keeps of a clip when the next one takes its place: a small still, its words, its files."""
+    still = np.ascontiguousarray(frames[len(frames) // 2][::2, ::2])  # (h / 2, w / 2, 3): about a kilobyte
+    return {
+        "poster": f"data:image/webp;base64,{base64.b64encode(encode_webp(still, quality=80)).decode('ascii')}",
+        "prompt": record.request.prompt,
+        "about": f"seed {record.request.seed}, {'mixture' if record.request.mode == 'moe' else 'single model'}",
+        "clip_url": file_url(path),
+        "record_url": file_url(Path(path).with_name("record.json")),
+    }
+
+
+def details_view(
+    record: RunRecord | None, clip_path: Path | str | None, earlier: Sequence[View] = ()
+) -> View:
+    """Downloads and the settings a clip came from, and the clips that this page made before it."""
     if record is None or clip_path is None:
-        return {"record_url": "", "clip_url": "", "facts": []}
+        return {"record_url": "", "clip_url": "", "facts": [], "earlier": []}
     request, environment = record.request, record.environment
     facts: list[dict[str, Any]] = [
         {"title": "Prompt", "text": request.prompt},
@@ -98,7 +113,12 @@ def details_view(record: RunRecord | None, clip_path: Path | str | None) -> View
         {"title": "Frames, SHA-256", "text": record.clip.sha256},
     ]
     path = Path(clip_path)
-    return {"record_url": file_url(path.with_name("record.json")), "clip_url": file_url(path), "facts": facts}
+    return {
+        "record_url": file_url(path.with_name("record.json")),
+        "clip_url": file_url(path),
+        "facts": facts,
+        "earlier": list(earlier),
+    }
 
 
 class Stage(Panel):

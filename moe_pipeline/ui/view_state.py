@@ -41,7 +41,16 @@ from moe_pipeline.ui.gate_chart import empty_gate, empty_plan, gate_view, plan_v
 from moe_pipeline.ui.metric_cards import empty_metrics, metrics_view
 from moe_pipeline.ui.palette import Palette
 from moe_pipeline.ui.panel import View
-from moe_pipeline.ui.stage import clip_view, details_view, idle_stage, preview_strip, step_headline
+from moe_pipeline.ui.stage import (
+    clip_view,
+    details_view,
+    earlier_clip,
+    idle_stage,
+    preview_strip,
+    step_headline,
+)
+
+MOST_EARLIER = 12
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,7 @@ class RunView:
     placement: Placement | None = None
     clip_seconds: float = 2.0
     record: RunRecord | None = None  # of the last finished clip
+    made: tuple[View, ...] = ()  # every clip of this page, newest first
 
     def panels(self) -> tuple[View, ...]:
         """The views in the order of the page's outputs."""
@@ -228,6 +238,9 @@ def _finished(view: RunView, event: Finished, scene: Scene) -> RunView:
     if path is not None:
         stage["clip"] = clip_view(record, path)
     count = len(record.timing.steps)
+    made = view.made
+    if path is not None:
+        made = (earlier_clip(record, event.clip.frames, path), *made)[: 1 + MOST_EARLIER]
     return replace(
         view,
         record=record,
@@ -235,6 +248,7 @@ def _finished(view: RunView, event: Finished, scene: Scene) -> RunView:
         gate=gate_view(record.gate, scene.palette, source="clip", done=count),
         plan=plan_view(record.plan, record.gate, scene.palette),
         metrics=metrics_view(record, scene.catalogue),
-        details=details_view(record, path),
+        made=made,
+        details=details_view(record, path, made[1:]),
         edge={**view.edge, "measured": measured_timeline(record)},
     )

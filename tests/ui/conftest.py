@@ -51,4 +51,5 @@ def visit(
             page.screenshot(path=ARTIFACTS / f"{request.node.name}-{number}.png")
         visitor.context.close()
     troubles = [trouble for visitor in visitors for trouble in visitor.troubles]
+    troubles += [f"the server asked for {address}" for address in served.left]
     assert not troubles, "\n".join(troubles)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,11 +56,47 @@ class Served:
 
     url: str
     runs: Path  # where its clips go
+    left: list[str]  # addresses outside this machine that the server's process tried to reach
+
+
+@contextmanager
+def connections_out() -> Iterator[list[str]]:
+    """While inside, connecting or asking for a name outside this machine is refused and noted."""
+    connect, lookup, left = socket.socket.connect, socket.getaddrinfo, []
+
+    def local(host: object) -> bool:
+        return host in (None, "", "localhost", socket.gethostname()) or str(host).startswith(
+            ("127.", "::1", "0.0.0.0")
+        )
+
+    def watched_connect(self: socket.socket, address: object) -> None:
+        if isinstance(address, tuple) and not local(address[0]):
+            left.append(str(address))
+            raise OSError(f"{address} is outside this machine")
+        connect(self, address)
+
+    def watched_lookup(host: object, *rest: object, **named: object) -> object:
+        if not local(host.decode() if isinstance(host, bytes) else host):
+            left.append(str(host))
+            raise socket.gaierror(f"{host} is outside this machine")
+        return lookup(host, *rest, **named)  # type: ignore[call-overload]
+
+    socket.socket.connect, socket.getaddrinfo = watched_connect, watched_lookup  # type: ignore[method-assign,assignment]
+    try:
+        yield left
+    finally:
+        socket.socket.connect, socket.getaddrinfo = connect, lookup  # type: ignore[method-assign]
 
 
 @contextmanager
 def serve(pack: Path) -> Iterator[Served]:
     """The app over `pack`, on a free port, with its files in a folder of its own."""
+    with connections_out() as left, _serving(pack, left) as served:
+        yield served
+
+
+@contextmanager
+def _serving(pack: Path, left: list[str]) -> Iterator[Served]:
     from moe_pipeline.pipeline import MoEVideoPipeline
     from moe_pipeline.runs import RunStore
     from moe_pipeline.ui import create_studio, launch_options
@@ -70,7 +107,7 @@ def serve(pack: Path) -> Iterator[Served]:
         studio = create_studio(MoEVideoPipeline.from_pack(pack), runs)
         studio.launch(**launch_options(), prevent_thread_lock=True, quiet=True)
         try:
-            yield Served(studio.local_url, runs.root)
+            yield Served(studio.local_url, runs.root, left)
         finally:
             studio.close()
 

@@ -78,6 +78,50 @@ def test_bad_calls_get_one_sentence(client, call: dict, words: str) -> None:
     assert "Traceback" not in str(refusal.value) and "\n" not in str(refusal.value).strip()
 
 
+@pytest.mark.parametrize("endpoint", ["generate", "compare", "plan"])
+def test_wrong_types_and_huge_values_are_refused_by_name(client, served: Served, endpoint: str) -> None:
+    from gradio_client.exceptions import AppError
+
+    path = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
+    calls: dict[str, list[object]] = {
+        "prompt": [None, 5, ["a"], path, "x" * 100_000],
+        "top_k": ["two", 1.5, -1, 10**30, path],
+    }
+    if endpoint != "plan":
+        calls |= {
+            "seed": [-1, 2**40, "abc", [1]],
+            "steps": [10**9, {"a": 1}],
+            "guidance": [-1, 1e308, "3; x"],
+        }
+    else:
+        calls |= {"scenario": ["../../etc/passwd", "", "x" * 100_000, path], "objective": ["magic", 5]}
+    before = set(served.runs.iterdir())
+    for name, values in calls.items():
+        for value in values:
+            with pytest.raises(AppError) as refusal:
+                client.predict(**{"prompt": "a cube", name: value}, api_name=f"/{endpoint}")
+            sentence = str(refusal.value)
+            assert name in sentence and len(sentence) < 300 and "\n" not in sentence.strip(), (name, value)
+    assert set(served.runs.iterdir()) == before, "a refused call makes no folder"
+
+
+def test_numbers_that_are_none_in_json_are_refused(served: Served) -> None:
+    """NaN and infinity, which clients do not send but anybody can type into a request."""
+    for place, name in ((1, "seed"), (2, "steps"), (3, "guidance")):
+        for text in ("NaN", "Infinity", "-Infinity"):
+            values = ["0", "2", "3", "2"]
+            values[place - 1] = text
+            body = f'{{"data": ["a cube", {", ".join(values)}, "moe", "campus-mec", "latency"]}}'
+            address = served.url.rstrip("/") + "/gradio_api/call/generate"
+            request = urllib.request.Request(
+                address, body.encode(), {"content-type": "application/json"}, method="POST"
+            )
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                event = json.load(answer)["event_id"]
+            said = fetch(served, f"/gradio_api/call/generate/{event}").decode()
+            assert "event: error" in said and name in said and "finite" in said
+
+
 def test_files_outside_the_runs_are_not_served(served: Served) -> None:
     for path in (
         "/etc/passwd",

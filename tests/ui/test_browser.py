@@ -6,16 +6,23 @@ Every visitor's requests are checked for their host, and console errors fail the
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlparse
 
 import pytest
 
 from moe_pipeline.video import read_metadata
-from tests.ui.studio import PHONE, Served, Watched, generate, set_steps, state
+from tests.ui.studio import PHONE, Served, Watched, connections_out, generate, set_steps, state
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+FAINT = Path(__file__).with_name("faint.js").read_text(encoding="utf-8")
 pytestmark = pytest.mark.timeout(400)  # seconds of work on quiet cores; a busy machine is slow, not broken
 Visit = Callable[..., Watched]
 STEPS = 6
@@ -285,3 +292,125 @@ def test_a_screen_reader_hears_the_run_and_finds_every_control(visit: Visit, ser
     generate(page)
     heard = page.locator('.mv-stage [role="status"][aria-live="polite"]').inner_text()
     assert heard.startswith("Done in")
+
+
+def test_a_request_that_leaves_the_machine_is_noticed(served: Served, chromium: Browser) -> None:
+    """What the other tests rely on, seen to fail: a page that asks another host, and a server that does."""
+    visitor = Watched(chromium.new_context(), urlparse(served.url).netloc)
+    page = visitor.open(served)
+    assert visitor.troubles == []
+    visitor.context.route("http://elsewhere.invalid/**", lambda route: route.abort())
+    page.evaluate("fetch('http://elsewhere.invalid/pixel.png').catch(() => 0)")
+    page.wait_for_timeout(200)
+    assert "left the machine: http://elsewhere.invalid/pixel.png" in visitor.troubles
+    visitor.context.close()
+    with connections_out() as left:
+        for attempt in (
+            lambda: socket.create_connection(("elsewhere.invalid", 80), timeout=1),
+            lambda: socket.create_connection(("192.0.2.1", 80), timeout=1),
+        ):
+            with pytest.raises(OSError, match="outside this machine"):
+                attempt()
+    assert left[0] == "elsewhere.invalid" and "192.0.2.1" in left[1]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "part"),
+    [
+        ("🐉🐉 a robot 🌃 in a city at night 🌌", "a city at night 🌌"),
+        ("مدينة نيون في الليل", "مدينة نيون في الليل"),
+        ("a robot\n\n in\t a city", "a city"),
+    ],
+)
+def test_marks_stand_at_their_words_in_any_script(
+    visit: Visit, served: Served, prompt: str, part: str
+) -> None:
+    page = visit().open(served)
+    page.fill("#prompt textarea", prompt)
+    page.wait_for_function(
+        "p => [...document.querySelectorAll('.mv-plan mark')].some(m => m.textContent === p)", arg=part
+    )
+    assert page.inner_text(".mv-plan .mv-prompt") == " ".join(prompt.split())
+    for number, text in enumerate(page.locator(".mv-parts .mv-part-text").all_inner_texts()):
+        assert page.locator(".mv-plan mark").nth(number).inner_text() == text
+
+
+def test_odd_seeds_are_refused_in_words(visit: Visit, served: Served) -> None:
+    page = visit().open(served)
+    page.get_by_label("Keep seed").check()
+    for typed, words in (  # no sentence twice in a row, so that each is seen to come
+        ("1.5", "whole number from 0"),
+        ("", "seed is empty"),
+        ("-5", "whole number from 0"),
+        ("", "seed is empty"),
+        ("99999999999999999999", "whole number from 0"),
+    ):
+        page.fill("#seed input", typed)
+        page.click("#generate")
+        page.wait_for_function(
+            "w => document.querySelector('.mv-stage .mv-error').textContent.includes(w)", arg=words
+        )
+        assert page.get_attribute(".mv-stage", "data-state") == "failed"
+
+
+def test_a_defect_in_a_run_is_one_sentence_and_the_last_clip_stays(
+    visit: Visit, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("a secret of the inside")
+
+    page = visit().open(served)
+    set_steps(page, 2)
+    generate(page)
+    clip = page.evaluate("document.querySelector('.mv-stage video').src")
+    monkeypatch.setattr("moe_pipeline.engine.Engine.decode", broken)
+    page.click("#generate")
+    state(page, "failed")
+    sentence = page.inner_text(".mv-stage .mv-error")
+    assert "Something went wrong inside MoEverse" in sentence and "secret" not in sentence
+    assert page.evaluate("document.querySelector('.mv-stage video').src") == clip
+    page.get_by_role("tab", name="Compare").click()
+    page.click("#compare")
+    page.wait_for_selector('.mv-comparison[data-state="failed"]')
+    assert "Something went wrong" in page.inner_text(".mv-comparison .mv-error")
+    monkeypatch.undo()
+    generate(page)
+
+
+def test_earlier_clips_stay_at_hand(visit: Visit, served: Served) -> None:
+    page = visit().open(served)
+    set_steps(page, 2)
+    for prompt in ("a ringed planet", "green hills in the fog"):
+        page.fill("#prompt textarea", prompt)
+        generate(page)
+    page.get_by_role("tab", name="Details").click()
+    page.wait_for_selector(".mv-earlier li")
+    assert page.locator(".mv-earlier li").count() == 1
+    assert "a ringed planet" in page.inner_text(".mv-earlier")
+    page.locator(".mv-still").click()
+    page.wait_for_function("document.querySelector('.mv-still video').currentTime > 0")
+    with page.expect_download() as download:
+        page.locator(".mv-earlier a", has_text="record").click()
+    record = json.loads(Path(download.value.path()).read_text())
+    assert record["request"]["prompt"] == "a ringed planet"
+
+
+@pytest.mark.parametrize("theme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
+def test_text_can_be_read(visit: Visit, served: Served, theme: str) -> None:
+    """WCAG AA: 4.5 to 1, large text 3 to 1, for every text of the page's own panels and controls."""
+    page = visit().open(served, f"?__theme={theme}")
+    set_steps(page, 2)
+    page.fill("#prompt textarea", "quarterly revenue grew by four percent")
+    page.wait_for_selector(".mv-plan .mv-note:not([hidden])")
+    generate(page)
+    for tab in ("Metrics", "Compare", "Edge", "Details"):
+        page.get_by_role("tab", name=tab).click()
+        page.wait_for_timeout(500)
+        faint = page.evaluate(FAINT)
+        assert faint == [], f"{tab}: {faint[:5]}"
+
+
+def test_faint_text_is_noticed(visit: Visit, served: Served) -> None:
+    page = visit().open(served)
+    page.evaluate("document.querySelector('.mv-plan .mv-hint').style.color = '#bbb'")
+    assert any("Your scene taken apart" in text for text in page.evaluate(FAINT))

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from moe_pipeline import interfaces as ev
+from moe_pipeline.metrics import METRICS
 from moe_pipeline.schema.metrics import ClipMetrics
 from moe_pipeline.schema.placement import Placement
 from moe_pipeline.ui import plots
@@ -26,9 +27,19 @@ from moe_pipeline.ui.comparison import (
 )
 from moe_pipeline.ui.edge_view import edge_failed, edge_view, measured_timeline
 from moe_pipeline.ui.gate_chart import gate_view, plan_view, with_step
-from moe_pipeline.ui.metric_cards import metric_cards, metrics_view
+from moe_pipeline.ui.metric_cards import display, metric_cards, metrics_view
 from moe_pipeline.ui.stage import file_url, preview_strip
-from moe_pipeline.ui.view_state import RunView, draft, first_view, fold, refused, stopped, waiting
+from moe_pipeline.ui.view_state import (
+    MOST_EARLIER,
+    RunView,
+    draft,
+    first_view,
+    fold,
+    opening_view,
+    refused,
+    stopped,
+    waiting,
+)
 from tests.ui.sample_record import (
     PALETTE,
     PROMPT,
@@ -138,6 +149,32 @@ def test_notes_on_a_prompt_are_shown_before_and_during_a_run() -> None:
     view = fold(folded("gated", coverage=0.1), warning, scene())
     assert view.stage["notes"] == ["Expect a guess."]
     assert fold(view, warning, scene()).stage["notes"] == ["Expect a guess."]
+
+
+def test_questions_are_answered_with_yes_or_no() -> None:
+    moving = METRICS["dynamic_degree_flow"]
+    assert (display(1.0, moving), display(0.0, moving)) == ("yes", "no")
+    assert display(0.98765, METRICS["temporal_flickering"]) == "0.9877"
+
+
+def test_the_served_page_shows_the_plan_of_its_example_at_once() -> None:
+    view = opening_view(scene(), sample_plan())
+    assert [part["text"] for part in view.plan["parts"]] and view.gate["caption"]
+    assert all(not any(step) for step in view.gate["steps"]), "no weight is shown before the gate was asked"
+
+
+def test_the_last_clips_of_a_page_are_kept_newest_first(tmp_path: Path) -> None:
+    view = first_view(scene())
+    *_, finished = sample_events(tmp_path / "clip.mp4")
+    assert isinstance(finished, ev.Finished)
+    for number in range(MOST_EARLIER + 3):
+        clip = replace(finished.clip, path=str(tmp_path / f"{number}.mp4"))
+        view = fold(view, replace(finished, clip=clip), scene())
+    earlier = view.details["earlier"]
+    assert len(earlier) == MOST_EARLIER and view.details["clip_url"].endswith(f"{MOST_EARLIER + 2}.mp4")
+    assert earlier[0]["clip_url"].endswith(f"{MOST_EARLIER + 1}.mp4")
+    assert all(item["poster"].startswith("data:image/webp;base64,") for item in earlier)
+    assert len(earlier[0]["poster"]) < 4000
 
 
 def test_plan_marks_each_part_at_its_place_in_the_prompt() -> None:

@@ -90,7 +90,7 @@ MoE.views.edge = (root, trigger) => {
   }
 
   const idle = (node) => !node.experts.length && !node.stages.length;
-  const tall = (node) => (idle(node) ? 62 : 118);
+  const tall = (node) => (idle(node) ? 70 : 118);
 
   function card(node, place, cell) {
     const resting = idle(node), high = tall(node);

@@ -109,6 +109,7 @@ def test_its_choice_does_not_depend_on_the_order_of_the_options() -> None:
     other = type(seen)(
         seen.mask[:, turned],
         seen.latency[:, turned],
+        seen.wait[:, turned],
         seen.energy[:, turned],
         seen.utility[:, turned],
         seen.features[:, turned],
@@ -151,7 +152,7 @@ def test_training_and_run_time_compute_the_same_probabilities() -> None:
     t = ledger.arrival(0)
     ledger.advance(t)
     seen = ledger.observe(0, t, features=True)
-    look = sight(ledger, seen, 0, t)
+    look = sight(seen)
     with torch.no_grad():
         log_pi, gate = actor(look.features, look.context, look.pooled, look.mask)
     policy = LearnedPolicy(
@@ -173,15 +174,48 @@ def test_the_shipped_policy_gains_on_greedy_in_three_held_out_runs_under_heavy_l
             for name in ("moe-ppo", "greedy")
         }
         gains.append(value["moe-ppo"] - value["greedy"])
-    assert np.mean(gains) > 0
+    assert np.mean(gains) > 0.05 and min(gains) > 0
+
+
+def test_a_branch_tells_what_an_action_does_to_later_requests() -> None:
+    """An overloaded moment: where a late request goes matters to those behind it, and the branches show it."""
+    import torch
+
+    from training.placement_ppo import Actor, Settings, branch, decide
+
+    torch.manual_seed(0)
+    settings = Settings(horizon=12, explored=0.0)
+    deployment = deployment_of("object-transfer", load_profiles())
+    traffic = draw_traffic(deployment, 60, range(6), rate_per_s=1.5 * deployment.capacity_per_s, faults=False)
+    ledger = Ledger(deployment, channel_for(deployment, 1), traffic)
+    actor = Actor(settings)
+    with torch.no_grad():
+        for request in range(40):
+            t = ledger.arrival(request)
+            _, log_pi = decide(actor, ledger, request, t)
+            ledger.commit(request, log_pi.argmax(dim=1).numpy(), t)
+        look, log_pi = decide(actor, ledger, 40, ledger.arrival(40))
+        free = ledger.free.copy()
+        gain = branch(ledger, 40, np.arange(6), log_pi, look.mask, actor, settings)
+    assert np.array_equal(ledger.free, free), "branches leave the run itself alone"
+    share = log_pi.exp() * look.mask
+    mean = (share / share.sum(dim=1, keepdim=True) * gain).sum(dim=1)
+    assert torch.allclose(mean, torch.zeros(6), atol=1e-3), (
+        "an advantage is relative to the policy's own mean"
+    )
+    assert bool((gain.abs().max(dim=1).values > 0.5).any()), "actions differ in what they cause"
+    estimate = look.features[:, :, 15]  # value - best, what greedy goes by
+    greedy = estimate.masked_fill(~look.mask, -9).argmax(dim=1)
+    best = gain.masked_fill(~look.mask, -9).argmax(dim=1)
+    assert not torch.equal(greedy, best), "under overload the greedy action is not always the best for all"
 
 
 def test_a_few_minutes_of_training_move_the_policy_and_write_it(tmp_path: Path) -> None:
     from training.placement_ppo import Settings, train
 
-    path = train(Settings(minutes=0.02, traffics=2, copies=2, rollout=16), 0, tmp_path)
-    policy = LearnedPolicy.load(path)
-    assert policy.experts == 4 and not np.allclose(policy.weights["beta"], 10.0)
+    settings = Settings(minutes=0.02, runs=8, rollout=16, branched=4, horizon=4)
+    policy = LearnedPolicy.load(train(settings, 0, tmp_path))
+    assert policy.experts == 4 and not np.allclose(policy.weights["beta"], 12 * np.linspace(0.6, 1.6, 4))
     assert (tmp_path / "policy.csv").read_text().startswith("cpu_minutes,decisions,scenario,reward")
 
 

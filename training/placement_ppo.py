@@ -1,9 +1,15 @@
 """Multi-agent PPO for placement: one agent for each provider, shared weights, a gated mixture as actor.
 
-One file, after the manner of single-file reinforcement learning: environment copies, actor, critic, generalised
-advantages (Schulman et al., 2016) and clipped updates (Schulman et al., 2017) stand below one another. Each
-provider's agent acts on what that provider may know; the critic, used in training only, also sees the true
-queues. All agents share the team's reward: the utility of each answered request.
+One file, after the manner of single-file reinforcement learning: traffic, actor, branched returns and clipped
+updates (Schulman et al., "Proximal policy optimization", 2017) stand below one another. Each provider's agent
+acts on what that provider may know; all share the team's reward, the utility of each answered request.
+
+What an action is worth is found by branching: at some decisions the simulator is copied once for each action,
+and every copy follows the present policy through the same further requests, channels and faults (the "vine" of
+Schulman et al., "Trust region policy optimization", 2015, with common random numbers). Differences between the
+copies are due to the action alone, so that a delay caused to somebody else twenty requests later is seen through
+the noise of the traffic. With the worth of all actions known, the clipped objective is summed over the actions
+instead of sampled. Branching is possible because training owns the simulator; the policy never sees the future.
 
 The environment is the batch form of the simulator (`moe_pipeline.edge.simulation_batch`): many runs advanced
 together, one decision of each at a time. States, reward and architecture are the project's own design; the
@@ -17,7 +23,6 @@ from __future__ import annotations
 import argparse
 import csv
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,7 +34,7 @@ from torch import Tensor, nn
 from moe_pipeline.edge.learned_policy import ADVANTAGE, gate_input
 from moe_pipeline.edge.profiles import load_profiles
 from moe_pipeline.edge.simulation import deployment_of
-from moe_pipeline.edge.simulation_batch import CONTEXT, FEATURES, Ledger, Observation
+from moe_pipeline.edge.simulation_batch import CONTEXT, FEATURES, Array, Index, Ledger, Observation
 from moe_pipeline.edge.simulation_channel import Channel
 from moe_pipeline.edge.simulation_model import Deployment
 from moe_pipeline.edge.simulation_traffic import channel_for, draw_traffic
@@ -50,25 +55,28 @@ TRAINING_SEEDS = 1_000_000  # seeds of training traffic start here; the study's 
 class Settings:
     """Everything a run depends on besides the seed."""
 
-    minutes: float = 0.3  # of processor time
+    minutes: float = 1.5  # of processor time
     experts: int = 4  # 1: PPO without mixture
     hidden: int = 16
     gate_hidden: int = 24
-    traffics: int = 12  # different traffics at a time
-    copies: int = 8  # runs of each traffic; their mean is a baseline that knows the traffic
-    rollout: int = 64  # decisions of each run between updates
-    segments: int = 3  # rollouts of one traffic before a new one is drawn
-    loads: tuple[float, float] = (0.3, 1.05)  # offered loads, drawn for each copy
-    main_share: float = 0.7  # share of traffics that come from the main scenario
-    gamma: float = 0.95
-    lam: float = 0.9
+    sharpness: float = 12.0  # weight of the greedy estimate at the start; experts: 0.6 to 1.6 times that
+    runs: int = 96  # advanced together, each with a traffic and a load of its own
+    rollout: int = 64  # requests of each run between updates
+    segments: int = 2  # rollouts of one traffic before a new one is drawn
+    every: int = 4  # requests from one branched decision to the next
+    branched: int = 24  # runs that are branched there
+    horizon: int = 24  # requests that a branch is followed
+    explored: float = 0.01  # actions less probable than that are not branched
+    loads: tuple[float, float] = (0.3, 1.05)  # offered loads, spread evenly over the runs
+    main_share: float = 0.8  # share of traffics that come from the main scenario
+    gamma: float = 0.98
     clip: float = 0.2
-    epochs: int = 3
-    minibatch: int = 2048
+    epochs: int = 4
+    minibatch: int = 128
     lr: float = 4e-3
-    entropy: float = 0.01
+    entropy: float = 0.003
     balance: float = 0.01  # weight of the gate's load balance
-    value_weight: float = 0.5
+    floor: float = 0.1  # utility; advantages are scaled to about 1 where they differ by more than that
     max_norm: float = 0.5
 
 
@@ -84,7 +92,9 @@ class Actor(nn.Module):
         self.w2 = nn.Parameter(torch.randn(m, h, h) * (2 / h) ** 0.5)
         self.b2 = nn.Parameter(torch.zeros(m, h))
         self.w3 = nn.Parameter(torch.randn(m, h) * 0.01 / h**0.5)
-        self.beta = nn.Parameter(torch.full((m,), 10.0))
+        # experts that trust the greedy estimate more and less: the gate may choose how much to explore
+        spread = torch.linspace(0.6, 1.6, m) if m > 1 else torch.ones(1)
+        self.beta = nn.Parameter(settings.sharpness * spread)
         self.gate_w1 = nn.Parameter(torch.randn(width, g) / width**0.5)
         self.gate_b1 = nn.Parameter(torch.zeros(g))
         self.gate_w2 = nn.Parameter(torch.randn(g, m) * 0.1 / g**0.5)
@@ -112,49 +122,41 @@ class Actor(nn.Module):
         return torch.log(mixed.clamp_min(1e-9)), gate
 
 
-class Critic(nn.Module):
-    """Value of the team from the pooled observation and the true waits, (B, C + 2 F + 4) -> (B,)."""
-
-    WIDTH = CONTEXT + 2 * FEATURES + 4
-
-    def __init__(self, hidden: int = 96) -> None:
-        super().__init__()
-        self.net = nn.Sequential(
-            nn.Linear(self.WIDTH, hidden),
-            nn.Tanh(),
-            nn.Linear(hidden, hidden),
-            nn.Tanh(),
-            nn.Linear(hidden, 1),
-        )
-
-    def forward(self, state: Tensor) -> Tensor:
-        return 5.0 * self.net(state).squeeze(-1)
-
-
 @dataclass
 class Sight:
-    """One observation as tensors."""
+    """One observation as tensors: (B, O, F), (B, C), (B, C + F), (B, O)."""
 
     features: Tensor
     context: Tensor
     pooled: Tensor
     mask: Tensor
-    state: Tensor  # the critic's
+
+    def __getitem__(self, rows: Index | Tensor) -> Sight:
+        return Sight(self.features[rows], self.context[rows], self.pooled[rows], self.mask[rows])
+
+    @staticmethod
+    def joined(sights: list[Sight]) -> Sight:
+        """One batch of several."""
+        names = ("features", "context", "pooled", "mask")
+        return Sight(*(torch.cat([getattr(s, name) for s in sights]) for name in names))
 
 
-def sight(ledger: Ledger, seen: Observation, request: int, t: np.ndarray) -> Sight:
-    """Tensors of an observation, and the critic's view with the true queues."""
+def sight(seen: Observation) -> Sight:
+    """Tensors of an observation."""
     assert seen.features is not None and seen.context is not None
-    d = ledger.d
     pooled = gate_input(seen.features, seen.context, seen.mask)
-    true_wait = np.maximum(ledger.booked(request)[:, :-1] - t[:, None], 0.0) / d.deadline_s
-    down = (ledger.dead_until(t) > 0).mean(axis=1)
-    best = np.where(seen.mask[..., None], seen.features, -5.0).max(axis=1)
-    truth = np.stack([true_wait.mean(axis=1), true_wait.min(axis=1), true_wait.max(axis=1), down], axis=1)
-    state = np.concatenate([pooled, best, np.minimum(truth, 5.0)], axis=1)
-    arrays = (seen.features, seen.context, pooled, state)
-    features, context, pooled_t, state_t = (torch.from_numpy(a.astype(np.float32)) for a in arrays)
-    return Sight(features, context, pooled_t, torch.from_numpy(seen.mask), state_t)
+    features, context, pooled_t = (
+        torch.from_numpy(a.astype(np.float32)) for a in (seen.features, seen.context, pooled)
+    )
+    return Sight(features, context, pooled_t, torch.from_numpy(seen.mask))
+
+
+def decide(actor: Actor, ledger: Ledger, request: int, t: Array) -> tuple[Sight, Tensor]:
+    """Observation and log-probabilities (B, O) at t; the ledger is advanced to it."""
+    ledger.advance(t)
+    look = sight(ledger.observe(request, t, features=True))
+    log_pi, _ = actor(look.features, look.context, look.pooled, look.mask)
+    return look, log_pi
 
 
 class World:
@@ -168,19 +170,18 @@ class World:
         self.next_seed = TRAINING_SEEDS * (1 + seed)
 
     def draw(self) -> Ledger:
-        """A ledger of fresh runs, long enough for all segments and one more observation."""
-        main = self.rng.random() < self.settings.main_share
+        """A ledger of fresh runs, long enough for all segments and the branches of the last one."""
+        settings = self.settings
+        main = self.rng.random() < settings.main_share
         name = MAIN_SCENARIO if main else str(self.rng.choice(OTHER_SCENARIOS))
         deployment = self.deployments[name]
-        count, (low, high) = self.settings.traffics, self.settings.loads
+        count, (low, high) = settings.runs, settings.loads
         loads = low + (high - low) * (np.arange(count) + self.rng.random(count)) / count
-        rates = loads * deployment.capacity_per_s
         seeds = range(self.next_seed, self.next_seed + count)
         self.next_seed += count
-        length = self.settings.rollout * self.settings.segments + 1
-        traffic = draw_traffic(deployment, length, seeds, rate_per_s=list(rates))
-        ledger = Ledger(deployment, self._channel(name, deployment), traffic)
-        return ledger.branch(np.repeat(np.arange(count), self.settings.copies))
+        length = settings.rollout * settings.segments + settings.horizon + 1
+        traffic = draw_traffic(deployment, length, seeds, rate_per_s=list(loads * deployment.capacity_per_s))
+        return Ledger(deployment, self._channel(name, deployment), traffic)
 
     def _channel(self, name: str, deployment: Deployment) -> Channel:
         key = (name, int(self.rng.integers(4 if name == MAIN_SCENARIO else 2)))
@@ -191,133 +192,102 @@ class World:
 
 @dataclass
 class Batch:
-    """One rollout, (T, B, ...)."""
+    """The branched decisions of a rollout, N of them, and how the rollout went."""
 
-    sights: list[Sight]
-    action: Tensor
-    log_prob: Tensor
-    reward: Tensor
-    target: Tensor  # of the critic
-    advantage: Tensor
-    latency: float
+    sight: Sight
+    log_pi: Tensor  # (N, O) when they were made
+    advantage: Tensor  # (N, O), 0 where an action was not branched
+    reward: float  # mean utility of all requests of the rollout
     missed: float
 
 
 @torch.no_grad()
 def collect(
-    ledger: Ledger, start: int, actor: Actor, critic: Critic, settings: Settings, generator: torch.Generator
+    ledger: Ledger,
+    start: int,
+    actor: Actor,
+    settings: Settings,
+    generator: torch.Generator,
+    rng: np.random.Generator,
 ) -> Batch:
-    """Follows the policy for `rollout` requests of every run; advantages by GAE over successive decisions."""
-    sights, actions, log_probs, rewards, values = [], [], [], [], []
-    latency = missed = 0.0
+    """Follows the policy for `rollout` requests of every run and branches some of the decisions."""
+    sights, log_pis, advantages = [], [], []
+    reward = missed = 0.0
     for request in range(start, start + settings.rollout):
         t = ledger.arrival(request)
-        ledger.advance(t)
-        look = sight(ledger, ledger.observe(request, t, features=True), request, t)
-        log_pi, _ = actor(look.features, look.context, look.pooled, look.mask)
+        look, log_pi = decide(actor, ledger, request, t)
         action = torch.multinomial(log_pi.exp(), 1, generator=generator).squeeze(1)
+        if (request - start) % settings.every == settings.every - 1:
+            rows = rng.choice(ledger.batch, min(settings.branched, ledger.batch), replace=False)
+            sights.append(look[rows])
+            log_pis.append(log_pi[rows])
+            advantages.append(branch(ledger, request, rows, log_pi[rows], look.mask[rows], actor, settings))
         outcome = ledger.commit(request, action.numpy(), t)
-        sights.append(look)
-        actions.append(action)
-        log_probs.append(log_pi.gather(1, action[:, None]).squeeze(1))
-        rewards.append(torch.from_numpy(outcome.utility.astype(np.float32)))
-        values.append(critic(look.state))
-        latency += float((outcome.latency / ledger.d.deadline_s).mean())
+        reward += float(outcome.utility.mean())
         missed += float(outcome.missed.mean())
-    request = start + settings.rollout
-    t = ledger.arrival(request)
-    look = sight(ledger, ledger.observe(request, np.maximum(t, ledger.last_t), features=True), request, t)
-    following = critic(look.state)
-    advantages = [torch.zeros(0)] * settings.rollout
-    running = torch.zeros_like(following)
-    for step in reversed(range(settings.rollout)):
-        delta = rewards[step] + settings.gamma * following - values[step]
-        running = delta + settings.gamma * settings.lam * running
-        advantages[step], following = running, values[step]
     n = settings.rollout
-    gain = torch.stack(advantages)  # (T, B)
-    target = gain + torch.stack(values)
-    # Runs of the same traffic meet the same future: what they gain on average is luck, not merit.
-    groups = gain.view(n, -1, settings.copies)
-    gain = (groups - groups.mean(dim=2, keepdim=True)).reshape(n, -1)
-    return Batch(
-        sights,
-        torch.stack(actions),
-        torch.stack(log_probs),
-        torch.stack(rewards),
-        target,
-        gain,
-        latency / n,
-        missed / n,
-    )
+    return Batch(Sight.joined(sights), torch.cat(log_pis), torch.cat(advantages), reward / n, missed / n)
 
 
-def minibatches(
-    batch: Batch, size: int, generator: torch.Generator
-) -> Iterator[tuple[Sight, dict[str, Tensor]]]:
-    """Shuffled pieces of a rollout, flattened over time and runs."""
-    joined = Sight(
-        *(
-            torch.cat([getattr(s, name) for s in batch.sights])
-            for name in ("features", "context", "pooled", "mask", "state")
-        )
-    )
-    flat = {name: getattr(batch, name).reshape(-1) for name in ("action", "log_prob", "target", "advantage")}
-    for rows in torch.randperm(len(flat["action"]), generator=generator).split(size):
-        piece = Sight(
-            joined.features[rows],
-            joined.context[rows],
-            joined.pooled[rows],
-            joined.mask[rows],
-            joined.state[rows],
-        )
-        yield piece, {name: values[rows] for name, values in flat.items()}
+def branch(
+    ledger: Ledger, request: int, rows: Index, log_pi: Tensor, mask: Tensor, actor: Actor, settings: Settings
+) -> Tensor:
+    """(R, O) scaled advantages of the actions in runs `rows` of the ledger, by following each of them.
+
+    Every branch meets the same future; its decisions are the policy's most probable ones, as they are at run
+    time. Sums of utilities are discounted, since what comes late is mostly chance.
+    """
+    tried = ((log_pi.exp() > settings.explored) & mask).numpy()
+    which, action = np.nonzero(tried)
+    source = rows[which]
+    tree = ledger.branch(source)
+    total = tree.commit(request, action, tree.arrival(request)).utility
+    weight = 1.0
+    for later in range(request + 1, request + 1 + settings.horizon):
+        t = tree.arrival(later)
+        _, following = decide(actor, tree, later, t)
+        weight *= settings.gamma
+        total = total + weight * tree.commit(later, following.argmax(dim=1).numpy(), t).utility
+    worth = np.zeros(tried.shape)
+    worth[which, action] = total
+    share = np.exp(log_pi.numpy()) * tried
+    share /= share.sum(axis=1, keepdims=True)
+    gain = np.where(tried, worth - (share * worth).sum(axis=1, keepdims=True), 0.0)
+    spread = np.sqrt((share * gain**2).sum(axis=1, keepdims=True))
+    # A quiet hour teaches by hundredths of a utility, a crowded one by whole ones: both shall count.
+    return torch.from_numpy((gain / (settings.floor + spread)).astype(np.float32))
 
 
 def update(
     actor: Actor,
-    critic: Critic,
     optimiser: torch.optim.Optimizer,
     batch: Batch,
     settings: Settings,
     entropy_weight: float,
     generator: torch.Generator,
 ) -> dict[str, float]:
-    """Clipped policy loss, value loss, entropy, and the gate's balance (squared coefficient of variation)."""
-    totals: dict[str, float] = {"policy_loss": 0.0, "value_loss": 0.0, "entropy": 0.0, "kl": 0.0}
+    """Clipped objective over all branched actions, entropy, and the gate's balance."""
+    totals = {"policy_loss": 0.0, "entropy": 0.0, "kl": 0.0}
     count = 0
     for _ in range(settings.epochs):
-        for look, target in minibatches(batch, settings.minibatch, generator):
+        for rows in torch.randperm(len(batch.advantage), generator=generator).split(settings.minibatch):
+            look, old, gain = batch.sight[rows], batch.log_pi[rows], batch.advantage[rows]
             log_pi, gate = actor(look.features, look.context, look.pooled, look.mask)
-            new = log_pi.gather(1, target["action"][:, None]).squeeze(1)
-            ratio = (new - target["log_prob"]).exp()
-            gain = target["advantage"]
-            gain = (gain - gain.mean()) / (gain.std() + 1e-6)
+            change = torch.where(look.mask, log_pi - old, 0.0).clamp(-10, 10)
+            ratio = change.exp()
             clipped = ratio.clamp(1 - settings.clip, 1 + settings.clip)
-            policy_loss = -torch.min(ratio * gain, clipped * gain).mean()
-            value_loss = 0.5 * (critic(look.state) - target["target"]).square().mean()
+            policy_loss = -(old.exp() * torch.min(ratio * gain, clipped * gain)).sum(dim=1).mean()
             entropy = -(log_pi.exp() * log_pi).sum(dim=1).mean()
             importance = gate.mean(dim=0)
             spread = importance.var(unbiased=False) / importance.mean().square()
-            loss = (
-                policy_loss
-                + settings.value_weight * value_loss
-                - entropy_weight * entropy
-                + settings.balance * spread
-            )
+            loss = policy_loss - entropy_weight * entropy + settings.balance * spread
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(actor.parameters(), settings.max_norm)
-            nn.utils.clip_grad_norm_(critic.parameters(), settings.max_norm)
             optimiser.step()
-            kl = float((target["log_prob"] - new.detach()).mean())
-            for name, value in (
-                ("policy_loss", policy_loss),
-                ("value_loss", value_loss),
-                ("entropy", entropy),
-            ):
-                totals[name] += float(value.detach())
-            totals["kl"] += kl
+            totals["policy_loss"] += float(policy_loss.detach())
+            totals["entropy"] += float(entropy.detach())
+            totals["kl"] += float(-(old.exp() * change.detach()).sum(dim=1).mean())
             count += 1
     return {name: value / count for name, value in totals.items()}
 
@@ -325,10 +295,9 @@ def update(
 def train(settings: Settings, seed: int, out: Path, name: str = "policy") -> Path:
     """Trains for `settings.minutes` of processor time; writes NAME.safetensors and NAME.csv into `out`."""
     torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    actor, critic, world = Actor(settings), Critic(), World(settings, seed)
-    parameters = [*actor.parameters(), *critic.parameters()]
-    optimiser = torch.optim.Adam(parameters, lr=settings.lr, eps=1e-5)
+    generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng([seed, 1])
+    actor, world = Actor(settings), World(settings, seed)
+    optimiser = torch.optim.Adam(actor.parameters(), lr=settings.lr, eps=1e-5)
     out.mkdir(parents=True, exist_ok=True)
     begun, decisions, budget = time.process_time(), 0, settings.minutes * 60.0
     rows: list[dict[str, float | str]] = []
@@ -339,16 +308,16 @@ def train(settings: Settings, seed: int, out: Path, name: str = "policy") -> Pat
             group["lr"] = settings.lr * (1 - share)
         if segment == settings.segments:
             ledger, segment = world.draw(), 0
-        batch = collect(ledger, segment * settings.rollout, actor, critic, settings, generator)
+        batch = collect(ledger, segment * settings.rollout, actor, settings, generator, rng)
         segment += 1
-        figures = update(actor, critic, optimiser, batch, settings, settings.entropy * (1 - share), generator)
-        decisions += batch.reward.numel()
+        figures = update(actor, optimiser, batch, settings, settings.entropy * (1 - share), generator)
+        decisions += settings.rollout * ledger.batch
         rows.append(
             {
                 "cpu_minutes": round(spent / 60, 4),
                 "decisions": decisions,
                 "scenario": ledger.d.id,
-                "reward": float(batch.reward.mean()),
+                "reward": batch.reward,
                 "miss_share": batch.missed,
                 **figures,
             }
@@ -357,19 +326,25 @@ def train(settings: Settings, seed: int, out: Path, name: str = "policy") -> Pat
             own = [float(r["reward"]) for r in rows[-30:] if r["scenario"] == MAIN_SCENARIO]
             print(
                 f"{name} {spent / 60:.2f} min  {decisions} decisions  reward {np.mean(own):.4f} "
-                f"entropy {figures['entropy']:.3f} kl {figures['kl']:.4f} value {figures['value_loss']:.3f}",
+                f"entropy {figures['entropy']:.3f} kl {figures['kl']:.4f}",
                 flush=True,
             )
+    write(actor, rows, out, name, {"seed": seed, "decisions": decisions, **asdict(settings)})
+    return out / f"{name}.safetensors"
+
+
+def write(
+    actor: Actor, rows: list[dict[str, float | str]], out: Path, name: str, facts: dict[str, object]
+) -> None:
+    """The course of training as CSV, the weights as safetensors with what they were trained with."""
     with (out / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
     path = out / f"{name}.safetensors"
-    facts = {"seed": seed, "decisions": decisions, **asdict(settings)}
     tensors = {key: value.detach().contiguous() for key, value in actor.state_dict().items()}
     save_file(tensors, path, metadata={key: str(value) for key, value in facts.items()})
     path.chmod(0o644)
-    return path
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from moe_pipeline.edge.learned_policy import LearnedPolicy
-from moe_pipeline.edge.policies import Clairvoyant, Fixed, Policy, best_sequence, make_policy
+from moe_pipeline.edge.policies import Fixed, Policy, best_sequence, make_policy
 from moe_pipeline.edge.profiles import load_profiles
 from moe_pipeline.edge.simulation import deployment_of, offered_rate, run_policy
 from moe_pipeline.edge.simulation_batch import Ledger
@@ -37,12 +37,15 @@ RESULTS = Path("docs/simulation")
 PICTURES = Path("docs/simulation")
 NAMES = {
     "optimal": "full knowledge",
-    "moe-ppo": "MoE-PPO",
-    "ppo": "PPO without mixture",
+    "shipped": "MoE-PPO as shipped",
+    "moe-ppo": "MoE-PPO, five runs",
+    "ppo": "PPO without mixture, five runs",
+    "priced-greedy": "priced greedy",
     "greedy": "greedy",
     "cloud-only": "cloud only",
     "random": "random",
 }
+SMALL = ("optimal", "shipped", "moe-ppo", "ppo", "priced-greedy", "greedy")
 
 
 def train_all(out: Path, minutes: float, seeds: int) -> None:
@@ -78,10 +81,7 @@ def policy_for(name: str, deployment: Deployment, folder: Path, seed: int) -> Po
                 "Train first: python -m training.placement_study train.",
             )
         return LearnedPolicy.load(files[seed % len(files)])
-    if name == "optimal":
-        # this and the next decision exhaustively, then the 8 most promising sequences over 6 further requests
-        return Clairvoyant(states=100, beam=8, horizon=6)
-    return make_policy(name, deployment, seed)
+    return make_policy("moe-ppo" if name == "shipped" else name, deployment, seed)
 
 
 def compare(folder: Path, requests: int, seeds: int) -> dict[str, Any]:
@@ -144,9 +144,7 @@ def small_instances(folder: Path, instances: int, length: int) -> dict[str, Any]
     """Whole episodes short enough for exhaustive enumeration: how far is everybody from the true optimum?"""
     deployment = deployment_of(MAIN, load_profiles())
     options = len(deployment.options)
-    values: dict[str, list[float]] = {
-        name: [] for name in ("exhaustive", "optimal", "moe-ppo", "ppo", "greedy")
-    }
+    values: dict[str, list[float]] = {name: [] for name in ("exhaustive", *SMALL)}
     for index in range(instances):
         seed = HELD_OUT + 1000 + index
         traffic = draw_traffic(deployment, length, [seed], rate_per_s=3 * deployment.capacity_per_s)
@@ -154,7 +152,7 @@ def small_instances(folder: Path, instances: int, length: int) -> dict[str, Any]
         ledger = Ledger(deployment, channel, traffic)
         _, total = best_sequence(ledger, 0, traffic.t[:, 0], states=options**length)
         values["exhaustive"].append(total / length)
-        for name in ("optimal", "moe-ppo", "ppo", "greedy"):
+        for name in SMALL:
             policy = policy_for(name, deployment, folder, index)
             run, summed = Ledger(deployment, channel, traffic), 0.0
             for request in range(length):
@@ -243,15 +241,13 @@ def scenarios(requests: int, seeds: int, load: float) -> dict[str, Any]:
             print(f"{scenario}: {refusal.message}", flush=True)
             continue
         reports: dict[str, list[SimulationReport]] = {}
-        for name in ("optimal", "moe-ppo", "greedy", "cloud-only", "local-only", "random"):
+        for name in ("optimal", "moe-ppo", "priced-greedy", "greedy", "cloud-only", "local-only", "random"):
             for seed in range(seeds):
                 held = HELD_OUT + 2000 + seed
                 try:
                     policy = make_policy(name, deployment, held)
                 except MoEverseError:
                     break
-                if name == "optimal":
-                    policy = Clairvoyant(states=100, beam=8, horizon=6)
                 rate = offered_rate(deployment, load)
                 traffic = draw_traffic(deployment, requests, [held], rate_per_s=rate)
                 log, spent = run_policy(deployment, traffic, channel_for(deployment, held), policy)
@@ -270,16 +266,17 @@ def picture(result: dict[str, Any], path: Path) -> None:
     axes = figure.subplots(1, 2)
     colours = {
         "optimal": "#1a202c",
+        "priced-greedy": "#2f855a",
         "moe-ppo": "#2b6cb0",
         "ppo": "#63b3ed",
         "greedy": "#c05621",
         "cloud-only": "#a0aec0",
         "random": "#cbd5e0",
     }
-    shown = [name for name in NAMES if name not in ("cloud-only", "random")]
+    shown = [name for name in NAMES if name not in ("cloud-only", "random", "shipped")]
     loads = sorted(result["loads"], key=float)
     for shift, name in enumerate(shown):
-        x = np.array([float(load) for load in loads]) + 0.008 * (shift - 1.5)
+        x = np.array([float(load) for load in loads]) + 0.008 * (shift - 2)
         if name != "greedy":
             gains = np.array([result["loads"][load]["paired"][name] for load in loads])
             style = {"marker": "o", "capsize": 3, "label": NAMES[name], "color": colours[name]}
@@ -353,7 +350,7 @@ def main() -> None:
         "what", choices=["train", "compare", "small", "theory", "throughput", "scenarios", "regimes"]
     )
     parser.add_argument("--out", type=Path, default=Path("out/moe-ppo"), help="folder of trained policies")
-    parser.add_argument("--minutes", type=float, default=0.3, help="processor minutes of each training run")
+    parser.add_argument("--minutes", type=float, default=1.5, help="processor minutes of each training run")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=300)
     parser.add_argument("--load", type=float, default=0.7)

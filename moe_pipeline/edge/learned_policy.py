@@ -118,7 +118,11 @@ class LearnedPolicy:
 
     def choose(self, ledger: Ledger, request: int, t: Array) -> int:
         """The most probable option."""
-        return int(self.probabilities(ledger.observe(request, t, features=True))[0].argmax())
+        return int(self.options(ledger, request, t)[0])
+
+    def options(self, ledger: Ledger, request: int, t: Array) -> npt.NDArray[np.int64]:
+        """(B,) the most probable option in every run of the ledger."""
+        return self.probabilities(ledger.observe(request, t, features=True)).argmax(axis=1)
 
 
 def _softmax(x: Array) -> Array:

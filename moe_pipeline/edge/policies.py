@@ -13,14 +13,17 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from moe_pipeline.edge.simulation_batch import NOTHING_CAME, Ledger
+from moe_pipeline.edge.simulation_batch import LATEST, NOTHING_CAME, TIME_WEIGHT, Ledger
 from moe_pipeline.edge.simulation_model import Deployment
 from moe_pipeline.schema.errors import MoEverseError
 
 Array = npt.NDArray[np.float64]
+Index = npt.NDArray[np.int64]
 
-POLICIES = ("greedy", "optimal", "random", "local-only", "cloud-only", "moe-ppo")
-WINDOW_STATES = 4096  # the clairvoyant enumerates as many sequences of decisions at once
+POLICIES = ("greedy", "priced-greedy", "optimal", "random", "local-only", "cloud-only", "moe-ppo")
+WINDOW_STATES = 100  # the clairvoyant enumerates as many sequences of decisions at once
+FURTHER = 30  # requests over which it follows each of them
+WAIT_PRICE, LATE_PRICE = 0.7, 1.2  # tuned by hand on validation traffic, see docs/moe-ppo.md
 
 
 class Policy(Protocol):
@@ -35,6 +38,27 @@ class Greedy:
     def choose(self, ledger: Ledger, request: int, t: Array) -> int:
         seen = ledger.observe(request, t)
         return int(np.where(seen.mask, seen.utility, -np.inf)[0].argmax())
+
+
+class PricedGreedy:
+    """Greedy with two prices for what a decision does to others. Knows no more than greedy.
+
+    A request that waits for a quick host keeps it busy for those behind it: waiting costs `WAIT_PRICE` a deadline
+    on top. A request that is late anyway loses little by being later still: `LATE_PRICE` times that loss is given
+    back, so that late requests gather in the longest queue and the others recover.
+    """
+
+    def choose(self, ledger: Ledger, request: int, t: Array) -> int:
+        return int(self.options(ledger, request, t)[0])
+
+    @staticmethod
+    def options(ledger: Ledger, request: int, t: Array) -> Index:
+        """(B,) choices of all runs of the ledger."""
+        seen, limit = ledger.observe(request, t), ledger.d.deadline_s
+        late = seen.latency > limit
+        beyond = np.clip(seen.latency / limit - 1.0, 0.0, LATEST - 1.0)
+        price = np.where(late, -LATE_PRICE * TIME_WEIGHT * beyond, WAIT_PRICE * seen.wait / limit)
+        return np.where(seen.mask, seen.utility - price, -np.inf).argmax(axis=1)
 
 
 class Random:
@@ -60,22 +84,23 @@ class Fixed:
 class Clairvoyant:
     """Full knowledge: true queues, future requests, channels and faults.
 
-    Enumerates all sequences of decisions for this and the following requests, as many as `states` allows,
-    with the recursion of `simulation_batch`, and takes the first decision of the sequence with the highest
-    sum of utilities: exact over its window. With `beam` > 0 the best `beam` sequences are followed over
-    `horizon` further requests, which looks further and is no longer exhaustive.
+    Enumerates all sequences of decisions for this and the following requests, as many as `states` allows, with
+    the recursion of `simulation_batch`; follows each over `further` requests, which the priced rule decides; and
+    takes the first decision of the sequence with the highest sum of utilities. Exhaustive, hence optimal, where
+    the window reaches the end of the run; otherwise a rule improved by knowing the future (a rollout algorithm,
+    Bertsekas), which is no strict bound.
     """
 
-    def __init__(self, states: int = WINDOW_STATES, beam: int = 0, horizon: int = 0) -> None:
-        self.states, self.beam, self.horizon = states, beam, horizon
+    def __init__(self, states: int = WINDOW_STATES, further: int = FURTHER) -> None:
+        self.states, self.further = states, further
 
     def choose(self, ledger: Ledger, request: int, t: Array) -> int:
-        return int(best_sequence(ledger, request, t, self.states, self.beam, self.horizon)[0][0])
+        return int(best_sequence(ledger, request, t, self.states, self.further)[0][0])
 
 
 def best_sequence(
-    ledger: Ledger, request: int, t: Array, states: int = WINDOW_STATES, beam: int = 0, horizon: int = 0
-) -> tuple[npt.NDArray[np.int64], float]:
+    ledger: Ledger, request: int, t: Array, states: int = WINDOW_STATES, further: int = 0
+) -> tuple[Index, float]:
     """Decisions for `request` and those after it, and their summed utility, under full knowledge."""
     options, last = len(ledger.d.options), ledger.traffic.requests
     depth = 1
@@ -84,19 +109,20 @@ def best_sequence(
     total = np.zeros(1)
     history = np.zeros((1, 0), dtype=np.int64)
     tree = ledger.branch(np.zeros(1, dtype=np.int64))
-    for level, r in enumerate(range(request, min(last, request + depth + horizon))):
-        if beam and level >= depth:  # beyond the exact window only the most promising sequences live on
-            keep = np.argsort(-total, kind="stable")[: max(1, beam)]
-            tree, total, history = tree.branch(keep), total[keep], history[keep]
-        rows = np.repeat(np.arange(tree.batch), options)
-        choice = np.tile(np.arange(options), tree.batch)
-        tree = tree.branch(rows)
-        now = np.repeat(t if r == request else tree.arrival(r)[:1], len(rows))
+    for level, r in enumerate(range(request, min(last, request + depth + further))):
+        if level < depth:
+            rows = np.repeat(np.arange(tree.batch), options)
+            tree, total, history = tree.branch(rows), total[rows], history[rows]
+        now = np.repeat(t if r == request else tree.arrival(r)[:1], tree.batch)
         tree.advance(np.maximum(now, tree.last_t))
+        if level < depth:
+            choice = np.tile(np.arange(options), tree.batch // options)
+        else:
+            choice = PricedGreedy.options(tree, r, now)
         outcome = tree.commit(r, choice, now)
         # who knows when a host dies does not count on being decided again
-        total = total[rows] + np.where(outcome.lost_host, NOTHING_CAME, outcome.utility)
-        history = np.concatenate([history[rows], choice[:, None]], axis=1)
+        total = total + np.where(outcome.lost_host, NOTHING_CAME, outcome.utility)
+        history = np.concatenate([history, choice[:, None]], axis=1)
     best = int(total.argmax())
     return history[best], float(total[best])
 
@@ -109,6 +135,7 @@ def make_policy(name: str, deployment: Deployment, seed: int = 0, weights: Path 
     """
     makers: dict[str, Callable[[], Policy]] = {
         "greedy": Greedy,
+        "priced-greedy": PricedGreedy,
         "optimal": Clairvoyant,
         "random": lambda: Random(seed),
         "local-only": lambda: Fixed(deployment, _local(deployment)),

@@ -46,13 +46,14 @@ class Observation:
 
     Attributes:
         mask: (B, O) may be chosen: no host of it is reported dead.
-        latency: (B, O) estimated from what is known; energy: (B, O) joules.
+        latency: (B, O) estimated from what is known; wait: (B, O) the part of it in queues; energy: (B, O) joules.
         utility: (B, O) of the estimate.
         features: (B, O, F); context: (B, C), both scaled to about 1; None if they were not asked for.
     """
 
     mask: Mask
     latency: Array
+    wait: Array
     energy: Array
     utility: Array
     features: Array | None = None
@@ -84,8 +85,8 @@ class Outcome:
     lost_host: Mask
 
 
-FEATURES = 17
-CONTEXT = 12
+FEATURES = 19
+CONTEXT = 14
 
 
 class Ledger:
@@ -308,7 +309,7 @@ class Ledger:
         mask = ~(dead[:, first] | dead[:, second])
         mask |= ~mask.any(axis=1, keepdims=True)  # everything is dead: any choice, it will be tried again
         if not features:
-            return Observation(mask, latency, energy, value)
+            return Observation(mask, latency, wait, energy, value)
         handover = np.where(link >= 0, self.channel.until_handover(row, at, d.deadline_s), d.deadline_s)
         home = self.traffic.home[self.source, request]
         owns = np.concatenate([self._owns[home], np.zeros((self.batch, 1), dtype=bool)], axis=1)
@@ -333,14 +334,17 @@ class Ledger:
             np.clip(value, -3.0, 1.0),
             np.maximum(value - best, -3.0),
             (value >= best - 1e-9) * full,
+            (latency > limit) * full,
+            np.clip(latency / limit - 1.0, 0.0, LATEST - 1.0),
         )
         return Observation(
             mask,
             latency,
+            wait,
             energy,
             value,
             np.stack(columns, axis=2),
-            self._context(request, t, mask, value, wait, stretch, rate, best),
+            self._context(request, t, mask, value, wait, latency, stretch, rate, best),
         )
 
     def _context(
@@ -350,6 +354,7 @@ class Ledger:
         mask: Mask,
         value: Array,
         wait: Array,
+        latency: Array,
         stretch: Array,
         rate: Array,
         best: Array,
@@ -373,6 +378,8 @@ class Ledger:
             rate.mean(axis=1),
             rate.max(axis=1),
             np.minimum(demand, 3.0),
+            np.minimum(np.where(mask, latency, np.inf).min(axis=1) / limit, LATEST),
+            ((latency > limit) & mask).sum(axis=1) / live,
         )
         return np.stack(columns, axis=1)
 

@@ -14,17 +14,30 @@ if TYPE_CHECKING:
 # Plain text and numbers here: the request itself says what is allowed, in the same words everywhere.
 Prompt = Annotated[str, typer.Argument(help="The scene in words, up to 1000 characters.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same frames. Default: the pack's.")]
-Steps = Annotated[int | None, typer.Option("--steps", help="Denoising steps.")]
-Guidance = Annotated[
-    float | None, typer.Option("--guidance", help="Classifier-free guidance scale; 1 switches it off.")
+Steps = Annotated[
+    int | None, typer.Option("--steps", help="Denoising steps. Default: the pack's, 16 in tiny-worlds.")
 ]
-TopK = Annotated[int | None, typer.Option("--top-k", help="Experts that take part in a denoising step.")]
+Guidance = Annotated[
+    float | None,
+    typer.Option(
+        "--guidance",
+        help="How strictly the clip follows the words (classifier-free guidance); 1 switches it off. Default: 3 in "
+        "tiny-worlds.",
+    ),
+]
+TopK = Annotated[
+    int | None, typer.Option("--top-k", help="Experts that take part in a denoising step. Default: 2.")
+]
 Mode = Annotated[
     str, typer.Option("--mode", metavar="moe|single", help="Mixture of experts, or the generalist alone.")
 ]
-Frames = Annotated[int | None, typer.Option("--frames", help="Frames of the clip.")]
-Width = Annotated[int | None, typer.Option("--width", help="Width in pixels.")]
-Height = Annotated[int | None, typer.Option("--height", help="Height in pixels.")]
+Frames = Annotated[
+    int | None, typer.Option("--frames", help="Frames of the clip. Default: 16 in tiny-worlds.")
+]
+Width = Annotated[int | None, typer.Option("--width", help="Width in pixels. Default: 128 in tiny-worlds.")]
+Height = Annotated[
+    int | None, typer.Option("--height", help="Height in pixels. Default: 128 in tiny-worlds.")
+]
 Scenario = Annotated[
     str,
     typer.Option("--scenario", help="Edge scenario that the experts are placed in; `devices` lists them."),

@@ -99,7 +99,7 @@ def launch_options() -> dict[str, Any]:
         "run_history": False,
         "enable_monitoring": False,
         "ssr_mode": False,
-        "mcp_server": False,
+        "mcp_server": None,  # off, unless GRADIO_MCP_SERVER=True asks for it: the three endpoints as tools
         "max_threads": 80,
         "max_file_size": "1mb",
         "show_error": False,

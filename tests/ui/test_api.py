@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
-from tests.ui.studio import Served
+from tests.ui.studio import Served, serve
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +121,19 @@ def test_numbers_that_are_none_in_json_are_refused(served: Served) -> None:
                 event = json.load(answer)["event_id"]
             said = fetch(served, f"/gradio_api/call/generate/{event}").decode()
             assert "event: error" in said and name in said and "finite" in said
+
+
+def test_agents_get_the_same_three_endpoints_only_when_asked_for(
+    served: Served, pack_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(urllib.error.HTTPError):
+        fetch(served, "/gradio_api/mcp/schema")
+    monkeypatch.setenv("GRADIO_MCP_SERVER", "True")
+    with serve(pack_dir) as with_tools:
+        tools = {tool["name"]: tool for tool in json.loads(fetch(with_tools, "/gradio_api/mcp/schema"))}
+        assert with_tools.left == []
+    assert set(tools) == {"generate", "compare", "plan"}
+    assert tools["generate"]["inputSchema"]["properties"]["prompt"]["type"] == "string"
 
 
 def test_files_outside_the_runs_are_not_served(served: Served) -> None:

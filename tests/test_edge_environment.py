@@ -167,7 +167,7 @@ def test_the_shipped_policy_gains_on_greedy_in_three_held_out_runs_under_heavy_l
     gains = []
     for seed in (500_100, 500_101, 500_102):
         rate = offered_rate(deployment, 0.9)
-        traffic = draw_traffic(deployment, 250, [seed], rate_per_s=rate)
+        traffic = draw_traffic(deployment, 150, [seed], rate_per_s=rate)
         channel = channel_for(deployment, seed)
         value = {
             name: run_policy(deployment, traffic, channel, make_policy(name, deployment))[0].utility.mean()
@@ -213,7 +213,7 @@ def test_a_branch_tells_what_an_action_does_to_later_requests() -> None:
 def test_a_few_minutes_of_training_move_the_policy_and_write_it(tmp_path: Path) -> None:
     from training.placement_ppo import Settings, train
 
-    settings = Settings(minutes=0.02, runs=8, rollout=16, branched=4, horizon=4)
+    settings = Settings(minutes=0.002, runs=8, rollout=16, branched=4, horizon=4)
     policy = LearnedPolicy.load(train(settings, 0, tmp_path))
     assert policy.experts == 4 and not np.allclose(policy.weights["beta"], 12 * np.linspace(0.6, 1.6, 4))
     assert (tmp_path / "policy.csv").read_text().startswith("cpu_minutes,decisions,scenario,reward")

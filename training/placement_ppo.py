@@ -299,10 +299,10 @@ def train(settings: Settings, seed: int, out: Path, name: str = "policy") -> Pat
     actor, world = Actor(settings), World(settings, seed)
     optimiser = torch.optim.Adam(actor.parameters(), lr=settings.lr, eps=1e-5)
     out.mkdir(parents=True, exist_ok=True)
-    begun, decisions, budget = time.process_time(), 0, settings.minutes * 60.0
     rows: list[dict[str, float | str]] = []
     ledger, segment = world.draw(), 0
-    while (spent := time.process_time() - begun) < budget:
+    begun, decisions, spent, budget = time.process_time(), 0, 0.0, settings.minutes * 60.0
+    while not rows or spent < budget:
         share = spent / budget
         for group in optimiser.param_groups:
             group["lr"] = settings.lr * (1 - share)
@@ -322,6 +322,7 @@ def train(settings: Settings, seed: int, out: Path, name: str = "policy") -> Pat
                 **figures,
             }
         )
+        spent = time.process_time() - begun
         if len(rows) % 10 == 0:
             own = [float(r["reward"]) for r in rows[-30:] if r["scenario"] == MAIN_SCENARIO]
             print(

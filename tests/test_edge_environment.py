@@ -210,8 +210,13 @@ def test_a_branch_tells_what_an_action_does_to_later_requests() -> None:
     assert not torch.equal(greedy, best), "under overload the greedy action is not always the best for all"
 
 
-def test_a_few_minutes_of_training_move_the_policy_and_write_it(tmp_path: Path) -> None:
+def test_a_few_minutes_of_training_move_the_policy_and_write_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training import placement_ppo
     from training.placement_ppo import Settings, train
+
+    monkeypatch.setattr(placement_ppo, "OTHER_SCENARIOS", ("phone-cloud",))
 
     settings = Settings(minutes=0.002, runs=8, rollout=16, branched=4, horizon=4)
     policy = LearnedPolicy.load(train(settings, 0, tmp_path))

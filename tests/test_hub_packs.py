@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,27 @@ def test_one_network_is_called_once_a_step_for_all_experts(pipeline: MoEVideoPip
             empty += weight * denoiser(x, level, velocity.empty, mask)
     expected = empty + request.guidance * (mixed - empty)
     assert torch.allclose(velocity(x, sigma, 0), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_two_interleaved_runs_on_alternating_threads_make_the_same_clips(weights: Path) -> None:
+    """Cold, so that both runs also load the pack against each other."""
+    pipeline = opened(weights)
+    runs = [pipeline.stream(scene(seed=seed)) for seed in (1, 2)]
+    last: dict[int, ev.Event] = {}
+    with ThreadPoolExecutor(2) as pool:
+        open_runs = dict(enumerate(runs))
+        while open_runs:
+            futures = {index: pool.submit(next, run, None) for index, run in open_runs.items()}
+            for index, future in futures.items():
+                event = future.result(timeout=60)
+                if event is None:
+                    del open_runs[index]
+                else:
+                    last[index] = event
+    for index, seed in enumerate((1, 2)):
+        finished = last[index]
+        assert isinstance(finished, ev.Finished)
+        assert np.array_equal(finished.clip.frames, pipeline.generate(scene(seed=seed)).frames)
 
 
 def test_a_run_stops_between_two_steps_and_between_decoded_frames(pipeline: MoEVideoPipeline) -> None:
@@ -488,6 +510,20 @@ def test_the_packs_hash_changes_with_any_file_of_weights(copy: Path) -> None:
     first = sorted(tensors)[0]
     save_file(tensors | {first: tensors[first] + 1}, path, metadata={"format": "pt"})
     assert open_any_pack(copy).sha256 != before
+
+
+def test_the_hash_that_a_download_noted_is_taken_until_the_file_changes(copy: Path) -> None:
+    path = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    read = open_any_pack(copy).sha256
+    note = copy / ".cache" / "huggingface" / "download" / "unet" / f"{path.name}.metadata"
+    note.parent.mkdir(parents=True)
+    noted = hashlib.sha256(path.read_bytes()).hexdigest()
+    note.write_text(f"0123abc\n{noted}\n{path.stat().st_mtime + 1}\n")
+    assert open_any_pack(copy).sha256 == read
+    note.write_text(f"0123abc\n{'0' * 64}\n{path.stat().st_mtime + 1}\n")
+    assert open_any_pack(copy).sha256 != read, "the note is what counts"
+    note.write_text(f"0123abc\n{'0' * 64}\n{path.stat().st_mtime - 10}\n")
+    assert open_any_pack(copy).sha256 == read, "the file was written after the note"
 
 
 def test_an_embedded_pack_is_asked_for_where_only_one_will_do(weights: Path) -> None:

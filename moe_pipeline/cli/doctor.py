@@ -208,7 +208,7 @@ def _torch() -> Iterator[Finding]:
 
 
 def _pack(folder: Path | None) -> Iterator[Finding]:
-    from moe_pipeline.cli.packs import describe
+    from moe_pipeline.cli.packs import describe, size_text
 
     pack = describe(folder) if folder is not None else describe(_embedded())
     head = f"{pack['id']} {pack['version']}, {len(pack['experts'])} experts"
@@ -216,9 +216,7 @@ def _pack(folder: Path | None) -> Iterator[Finding]:
         words = f"{head}, {pack['bytes'] / 1e6:.0f} MB, every file matches its checksum."
         yield Finding("pack", "ok", words)
     elif pack["weights"] == "here":
-        yield Finding(
-            "pack", "ok", f"{head}, {pack['bytes'] / 1e9:.3g} GB of safetensors in {pack['folder']}."
-        )
+        yield Finding("pack", "ok", f"{head}, {size_text(pack['bytes'])} of safetensors in {pack['folder']}.")
     else:
         yield Finding("pack", "missing", f"{head}: {pack['missing']}", f"To get them: `{pack['get']}`.")
 

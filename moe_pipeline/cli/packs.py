@@ -134,6 +134,11 @@ def pack_text(pack: dict[str, Any]) -> str:
     return f"{_head(pack)}\n{size}\n\n{table}"
 
 
+def size_text(count: int) -> str:
+    """Bytes in MB, or in GB from one on."""
+    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
+
+
 def _head(pack: dict[str, Any]) -> str:
     return f"{pack['id']} {pack['version']}: {pack['title']}. {pack['description']}"
 
@@ -152,7 +157,7 @@ def _hub_text(pack: dict[str, Any]) -> str:
     from moe_pipeline.cli.tables import text_table
 
     if pack["weights"] == "here":
-        state = f"weights here: {pack['folder']}, {pack['bytes'] / 1e9:.3g} GB of safetensors"
+        state = f"weights here: {pack['folder']}, {size_text(pack['bytes'])} of safetensors"
     else:
         reason = (
             "weights not here"

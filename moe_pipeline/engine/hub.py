@@ -67,6 +67,7 @@ class HubEngine(BaseEngine):
         self.pack.check()
         _ = self.levels
         self._check_shapes()
+        _ = self.pack.sha256  # files without a known hash are read once, here and not in the time of a run
 
     def _once(self, name: str, build: Callable[[], T]) -> T:
         """A component that is built when it is first asked for, by one thread.

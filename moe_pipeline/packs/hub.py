@@ -304,12 +304,13 @@ class HubPack:
     def sha256(self) -> str:
         """Hash over the manifest and every file of weights; of the manifest alone while they are not here.
 
-        Files in the hub's cache are named by their hash already; others are read once in full.
+        Files in the hub's cache are named by their hash, and `hf download --local-dir` notes it; others are read once.
         """
         digest = hashlib.sha256(self.manifest_sha256.encode())
         if self.missing() is None:
+            root = self.check()
             for path in self.weight_files():
-                digest.update(f"{path.parent.name}/{path.name} {_file_hash(path)}".encode())
+                digest.update(f"{path.parent.name}/{path.name} {_file_hash(path, root)}".encode())
         return digest.hexdigest()
 
     def verify(self) -> int:
@@ -359,10 +360,17 @@ def _cached_snapshot(repository: str, revision: str, file: str = MODEL_INDEX) ->
     return Path(found).parent if isinstance(found, str) else None
 
 
-def _file_hash(path: Path) -> str:
+def _file_hash(path: Path, root: Path) -> str:
+    """sha256 of a file: from its name in the hub's cache, from what `hf download --local-dir` noted, or by reading."""
     target = path.resolve()
     if path.is_symlink() and _BLOB.match(target.name):
         return target.name
+    if path.is_relative_to(root):
+        note = root / ".cache" / "huggingface" / "download" / f"{path.relative_to(root)}.metadata"
+        lines = note.read_text(encoding="utf-8").split() if note.is_file() else []
+        # commit, hash, time of the download: a file that was written later is another one
+        if len(lines) == 3 and _BLOB.match(lines[1]) and target.stat().st_mtime <= float(lines[2]):
+            return lines[1]
     with target.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -31,7 +31,10 @@ def read_manifest(folder: Path) -> tuple[PackManifest | HubManifest, str]:
         content = path.read_bytes()
     except OSError as error:
         raise MoEverseError(
-            "pack_missing", f"There is no pack in {folder.name or folder}: {MANIFEST} is missing.", RESTORE
+            "pack_missing",
+            f"There is no pack in {folder.name or folder}: {MANIFEST} is missing.",
+            "Name a pack's folder, a folder of weights with its model_index.json, or an id that `packs` lists; a pack "
+            "of the project comes back with a fresh clone.",
         ) from error
     try:
         data = yaml.safe_load(content)

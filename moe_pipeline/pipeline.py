@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Generator, Iterator
+from functools import partial
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from moe_pipeline import interfaces as ev
@@ -21,24 +21,21 @@ from moe_pipeline.features import features_of
 from moe_pipeline.metrics import measure
 from moe_pipeline.packs import HubPack, Pack, open_any_pack
 from moe_pipeline.prompting.decompose import decompose
-from moe_pipeline.recording import Run, Stopped, require_writable, since_ms, write_record
+from moe_pipeline.recording import CLIP_NAME, Run, Stopped, export, require_writable, since_ms, what_broke
 from moe_pipeline.schema.errors import MoEverseError
 from moe_pipeline.schema.gate import GateDecision
 from moe_pipeline.schema.hub_pack import HubManifest
-from moe_pipeline.schema.metrics import ClipMetrics
 from moe_pipeline.schema.pack import PackManifest
 from moe_pipeline.schema.placement import Placement
 from moe_pipeline.schema.plan import ScenePlan
 from moe_pipeline.schema.profiles import EdgeScenario
-from moe_pipeline.schema.record import PackIdentity, RunRecord, StepTiming
+from moe_pipeline.schema.record import PackIdentity, StepTiming
 from moe_pipeline.schema.request import ResolvedRequest, SceneRequest, resolve
-from moe_pipeline.video import write_mp4
 
 __all__ = ["EngineConfig", "MoEVideoPipeline", "catalog"]
 
 log = logging.getLogger(__name__)
 
-CLIP_NAME, RECORD_NAME = "clip.mp4", "record.json"
 UNEXPECTED = "unexpected"
 
 
@@ -51,10 +48,13 @@ class MoEVideoPipeline:
 
     @classmethod
     def from_pack(
-        cls, path: Path | None = None, engine: EngineConfig | None = None, cache: ExpertCache | None = None
+        cls,
+        path: Path | str | None = None,
+        engine: EngineConfig | None = None,
+        cache: ExpertCache | None = None,
     ) -> MoEVideoPipeline:
         """Open a pack (None: the embedded one); weights load with the first request that needs them."""
-        pack = open_any_pack(path)
+        pack = open_any_pack(None if path is None else Path(path))
         return cls(pack, open_engine(pack, engine or EngineConfig(), cache), load_profiles())
 
     @property
@@ -93,7 +93,7 @@ class MoEVideoPipeline:
         return tuple(message for _, message in notes(self.engine, self.resolve(request), plan, gate))
 
     def generate(
-        self, request: SceneRequest, *, out: Path | None = None, control: ev.RunControl | None = None
+        self, request: SceneRequest, *, out: Path | str | None = None, control: ev.RunControl | None = None
     ) -> ev.Clip:
         """Drain the stream; raises `MoEverseError` when the run fails or is cancelled."""
         for event in self.stream(request, out=out, control=control, previews=False):
@@ -114,7 +114,7 @@ class MoEVideoPipeline:
         self,
         request: SceneRequest,
         *,
-        out: Path | None = None,
+        out: Path | str | None = None,
         control: ev.RunControl | None = None,
         previews: bool = True,
         name: str = CLIP_NAME,
@@ -133,9 +133,10 @@ class MoEVideoPipeline:
         """
         resolved = self.resolve(request)
         self.engine.require_weights()
-        if out is not None:
-            require_writable(out)
-        return self._guarded(Run(resolved, control or ev.RunControl()), out, previews, name)
+        folder = None if out is None else Path(out)
+        if folder is not None:
+            require_writable(folder)
+        return self._guarded(Run(resolved, control or ev.RunControl()), folder, previews, name)
 
     def _guarded(self, run: Run, out: Path | None, previews: bool, name: str) -> Iterator[ev.Event]:
         try:
@@ -148,7 +149,7 @@ class MoEVideoPipeline:
             Exception
         ) as error:  # a defect of ours: whoever watches still gets an end, and the log says where
             log.exception("run %s failed", run.id)
-            yield run.event(ev.Failed, code=UNEXPECTED, message=_unexpected(error))
+            yield run.event(ev.Failed, code=UNEXPECTED, message=what_broke(error))
 
     def _run(self, run: Run, out: Path | None, previews: bool, name: str) -> Iterator[ev.Event]:
         request = run.request
@@ -175,11 +176,21 @@ class MoEVideoPipeline:
         run.timing["metrics_ms"] = since_ms(began)
         yield run.event(ev.Measured, metrics=metrics, metrics_ms=run.timing["metrics_ms"])
         run.check()
+        identity = PackIdentity(id=self.manifest.id, version=self.manifest.version, sha256=self.pack.sha256)
+        record_of = partial(
+            run.record,
+            plan=plan,
+            gate=gate,
+            metrics=metrics,
+            frames=frames,
+            pack=identity,
+            environment=self.engine.environment(),
+        )
         if out is None:
-            record, path = self._record(run, plan, gate, metrics, frames, None), None
+            record, path = record_of(path=None), None
         else:
             path = str(out / name)
-            record = self._export(run, plan, gate, metrics, frames, out / name)
+            record = export(run, record_of, frames, out / name)
             yield run.event(ev.Exported, path=path, export_ms=run.timing["export_ms"])
         yield run.event(ev.Finished, clip=ev.Clip(frames, record, path))
 
@@ -249,53 +260,3 @@ class MoEVideoPipeline:
 
     def _place(self, run: Run, gate: GateDecision) -> Placement:
         return place_request(self.engine, self.profiles, run.request, gate, *run.control.conditions())
-
-    def _record(
-        self,
-        run: Run,
-        plan: ScenePlan,
-        gate: GateDecision,
-        metrics: ClipMetrics,
-        frames: ev.Frames,
-        path: str | None,
-    ) -> RunRecord:
-        return run.record(
-            plan=plan,
-            gate=gate,
-            metrics=metrics,
-            frames=frames,
-            path=path,
-            pack=PackIdentity(id=self.manifest.id, version=self.manifest.version, sha256=self.pack.sha256),
-            environment=self.engine.environment(),
-        )
-
-    def _export(
-        self,
-        run: Run,
-        plan: ScenePlan,
-        gate: GateDecision,
-        metrics: ClipMetrics,
-        frames: ev.Frames,
-        clip: Path,
-    ) -> RunRecord:
-        """Write the clip, then its record beside it: both stand, or neither."""
-        began = time.perf_counter()
-        draft = self._record(run, plan, gate, metrics, frames, clip.name)
-        write_mp4(frames, clip, run.request.fps, {"comment": draft.model_dump_json()})
-        run.timing["export_ms"] = since_ms(began)
-        record = self._record(run, plan, gate, metrics, frames, clip.name)
-        try:
-            write_record(
-                clip.with_name(RECORD_NAME) if clip.name == CLIP_NAME else clip.with_suffix(".json"), record
-            )
-        except MoEverseError:
-            clip.unlink(missing_ok=True)
-            raise
-        return record
-
-
-def _unexpected(error: Exception) -> str:
-    """One sentence about a defect; what it was in detail is for the log."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return "There was not enough memory for this clip. Ask for fewer frames or a smaller size."
-    return f"Something went wrong inside MoEverse ({type(error).__name__}); its log says where."

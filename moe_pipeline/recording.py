@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from moe_pipeline.atomic import write_text
 from moe_pipeline.interfaces import Frames, RunControl, RunWarning
 from moe_pipeline.memory import peak_cuda_bytes, peak_rss_bytes
@@ -30,8 +32,10 @@ from moe_pipeline.schema.record import (
     StepTiming,
 )
 from moe_pipeline.schema.request import ResolvedRequest
+from moe_pipeline.video import write_mp4
 
 E = TypeVar("E")
+CLIP_NAME, RECORD_NAME = "clip.mp4", "record.json"
 
 
 class Stopped(Exception):
@@ -143,3 +147,32 @@ def write_record(path: Path, record: RunRecord | ComparisonRecord) -> None:
         MoEverseError: the file cannot be written.
     """
     write_text(path, json.dumps(record.model_dump(mode="json"), indent=1))
+
+
+def export(run: Run, record_of: Callable[..., RunRecord], frames: Frames, clip: Path) -> RunRecord:
+    """Write the clip with its record inside, then the record beside it: both stand, or neither.
+
+    Args:
+        record_of: gives the record as of now for `path`, the clip's name.
+
+    Raises:
+        MoEverseError: one of the files cannot be written.
+    """
+    began = time.perf_counter()
+    write_mp4(frames, clip, run.request.fps, {"comment": record_of(path=clip.name).model_dump_json()})
+    run.timing["export_ms"] = since_ms(began)
+    try:
+        record = record_of(path=clip.name)
+        beside = clip.with_name(RECORD_NAME) if clip.name == CLIP_NAME else clip.with_suffix(".json")
+        write_record(beside, record)
+    except BaseException:
+        clip.unlink(missing_ok=True)
+        raise
+    return record
+
+
+def what_broke(error: Exception) -> str:
+    """One sentence about a defect; what it was in detail is for the log."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return "There was not enough memory for this clip. Ask for fewer frames or a smaller size."
+    return f"Something went wrong inside MoEverse ({type(error).__name__}); its log says where."

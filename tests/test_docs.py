@@ -110,3 +110,17 @@ def test_the_readme_opens_with_front_matter_that_a_space_understands() -> None:
 
 # The Hub's list of card colours.
 COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
+
+
+def test_the_python_of_the_readme_runs_as_it_stands(
+    random_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from moe_pipeline import pipeline
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    opened = pipeline.open_any_pack
+    monkeypatch.setattr(pipeline, "open_any_pack", lambda path: opened(path or random_pack))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(program.replace("seed=7", "seed=7, steps=1"), "README.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("(") and (tmp_path / "out" / "clip.mp4").is_file()

@@ -212,7 +212,7 @@ def test_an_export_that_fails_leaves_nothing_half_written(
         ("moe_pipeline.engine.Engine.preview", "placed"),
         ("moe_pipeline.engine.Engine.decode", "step"),
         ("moe_pipeline.pipeline.measure", "decoded"),
-        ("moe_pipeline.pipeline.write_mp4", "measured"),
+        ("moe_pipeline.recording.write_mp4", "measured"),
     ],
 )
 def test_a_defect_anywhere_ends_the_stream_with_failed(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from moe_pipeline.experts.fusion import FUSIONS
 from moe_pipeline.gating import GATES
 from moe_pipeline.metrics import METRICS
+from moe_pipeline.packs import open_any_pack, shipped_packs
+from moe_pipeline.schema.hub_pack import HubManifest
 
 if TYPE_CHECKING:
     from moe_pipeline.pipeline import MoEVideoPipeline
@@ -25,10 +27,14 @@ def catalog(pipeline: MoEVideoPipeline) -> dict[str, list[Entry]]:
     """Gates, fusions, metrics, devices, scenarios, packs, experts and request fields of a loaded pipeline."""
     manifest, profiles = pipeline.manifest, pipeline.profiles
     defaults, limits = manifest.defaults, manifest.limits
+    gate = "description" if isinstance(manifest, HubManifest) else manifest.gate.kind
+    shipped = (open_any_pack(folder).manifest for folder in shipped_packs() if folder.is_dir())
+    others = [other for other in shipped if other.id != manifest.id]
     default_metrics = {name for name, info in METRICS.items() if info.default}
     return {
         "gates": [
-            {"id": n, "title": n, "description": _first_line(g), "default": True} for n, g in GATES.items()
+            {"id": n, "title": n, "description": _first_line(g), "default": n == gate}
+            for n, g in GATES.items()
         ],
         "fusions": [
             {"id": n, "title": n, "description": _first_line(f), "default": n == "weighted-mean"}
@@ -47,7 +53,8 @@ def catalog(pipeline: MoEVideoPipeline) -> dict[str, list[Entry]]:
             for s in profiles.scenarios.values()
         ],
         "packs": [
-            {"id": manifest.id, "title": manifest.title, "description": manifest.description, "default": True}
+            {"id": m.id, "title": m.title, "description": m.description, "default": m is manifest}
+            for m in (manifest, *others)
         ],
         "experts": [
             {"id": e.id, "title": e.title, "description": e.description, "colour": e.colour, "default": True}

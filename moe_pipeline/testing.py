@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 
 from moe_pipeline.diffusion.sampler import initial_noise
-from moe_pipeline.engine import Engine, EngineConfig
+from moe_pipeline.engine import Engine, EngineConfig, HubEngine
 from moe_pipeline.features import PackFeatures
 from moe_pipeline.interfaces import Frames, Fusion, Gate, TextFeatures
 from moe_pipeline.metrics import measure
-from moe_pipeline.packs import Pack, open_pack
+from moe_pipeline.packs import HubPack, Pack, open_any_pack
 from moe_pipeline.schema.errors import MoEverseError
 from moe_pipeline.schema.metrics import ClipMetrics, MetricInfo
+from moe_pipeline.schema.pack import Manifest
 from moe_pipeline.schema.request import DEFAULT_SCENARIO, ResolvedRequest, SceneRequest, resolve
 
 if TYPE_CHECKING:
@@ -247,7 +248,7 @@ def check_pack(folder: Path, engine: EngineConfig | None = None) -> list[str]:
     """A pack is whole, its manifest is coherent, and every component does its part at its smallest size.
 
     Args:
-        folder: holds `pack.yaml`.
+        folder: holds `pack.yaml`, or the weights of a hub pack.
         engine: torch device and precision; by default what this machine would take.
 
     Returns:
@@ -256,15 +257,17 @@ def check_pack(folder: Path, engine: EngineConfig | None = None) -> list[str]:
     Raises:
         MoEverseError: what is missing, altered, truncated, wrong in the manifest, or `nonconforming`.
     """
-    pack = open_pack(folder)
+    pack = open_any_pack(folder)
     count = pack.verify()
+    if isinstance(pack, HubPack):
+        return _check_hub_pack(HubEngine(pack, engine or EngineConfig()), count)
     found = [
         f"{pack.manifest.id} {pack.manifest.version}: every file matches its checksum ({count / 1e6:.1f} MB)."
     ]
     found.append(_check_manifest(pack))
     runner = Engine(pack, engine or EngineConfig())
     _check_parameters(pack, runner)
-    request = _smallest(pack)
+    request = _smallest(pack.manifest)
     found.append(_check_autoencoder(runner, request))
     experts = len(pack.manifest.experts)
     width = runner.encoder(["a scene"]).pooled.shape[-1]
@@ -276,12 +279,34 @@ def check_pack(folder: Path, engine: EngineConfig | None = None) -> list[str]:
     return found
 
 
-def _check_manifest(pack: Pack) -> str:
+def _check_hub_pack(runner: HubEngine, count: int) -> list[str]:
+    """The weights fit the manifest, and text, experts, autoencoder and preview work at the smallest size."""
+    manifest = runner.manifest
+    runner.require_weights()
+    found = [f"{manifest.id} {manifest.version}: all weights are there ({count / 1e9:.3g} GB)."]
+    _check_limits(manifest)
+    request = _smallest(manifest)
+    check_gate(runner.gate, len(manifest.experts), runner.encoder(["a scene"]).pooled.shape[-1])
+    found.append(f"The gate weighs {len(manifest.experts)} experts by what they say of themselves.")
+    found.append(_check_autoencoder(runner, request))
+    x = runner.start(request)
+    tokens = runner.conditioner(["a scene", ""]).tokens
+    mask = torch.ones(1, tokens.shape[1], dtype=torch.bool)
+    sigma = torch.tensor(runner.noise_levels(request.steps)[:1])
+    for entry in (*manifest.experts, manifest.generalist):
+        velocity, empty = (runner.denoiser(entry.id)(x, sigma, text, mask) for text in tokens.split(1))
+        finite = velocity.shape == x.shape and bool(torch.isfinite(velocity).all())
+        _require(finite, f"The expert {entry.id} predicts what is not finite or of another shape.")
+        _require(not torch.equal(velocity, empty), f"The expert {entry.id} does not hear the text.")
+    found.append(f"{len(manifest.experts)} experts and the generalist predict at the smallest size.")
+    return found
+
+
+def _check_limits(manifest: Manifest) -> None:
     """Defaults lie within the limits, limits fit the latents, and every expert can be told apart in a chart."""
-    manifest = pack.manifest
     latents, limits = manifest.latents, manifest.limits
     resolve(SceneRequest(prompt="a scene"), manifest)
-    _smallest(pack)
+    _smallest(manifest)
     for what, step, unit in (
         ("frames_multiple", limits.frames_multiple, latents.temporal),
         ("side_multiple", limits.side_multiple, latents.spatial),
@@ -293,6 +318,12 @@ def _check_manifest(pack: Pack) -> str:
     colours = [expert.colour.lower() for expert in (*manifest.experts, manifest.generalist)]
     distinct = len(set(colours)) == len(colours)
     _require(distinct, "Two models of the pack share a colour, so that charts cannot tell them apart.")
+
+
+def _check_manifest(pack: Pack) -> str:
+    """The manifest is coherent and every file stands for one component."""
+    manifest = pack.manifest
+    _check_limits(manifest)
     parts = [manifest.autoencoder, manifest.preview, manifest.generalist, *manifest.experts, manifest.gate]
     parts += [manifest.probe] if manifest.probe is not None else []
     names = [file.path for part in parts for file in part.files]
@@ -306,18 +337,16 @@ def _check_manifest(pack: Pack) -> str:
     return f"The manifest is coherent: {len(manifest.experts)} experts, defaults within the limits.{note}"
 
 
-def _smallest(pack: Pack) -> ResolvedRequest:
+def _smallest(manifest: Manifest) -> ResolvedRequest:
     """The smallest clip the limits allow, in two steps."""
-    limits = pack.manifest.limits
+    limits = manifest.limits
 
     def least(low: int, multiple: int) -> int:
         return -(-low // multiple) * multiple
 
     side = least(limits.min_side, limits.side_multiple)
-    frames = least(limits.min_frames, limits.frames_multiple)
-    return resolve(
-        SceneRequest(prompt="a scene", steps=2, frames=frames, width=side, height=side), pack.manifest
-    )
+    frames = least(limits.min_frames - limits.frames_offset, limits.frames_multiple) + limits.frames_offset
+    return resolve(SceneRequest(prompt="a scene", steps=2, frames=frames, width=side, height=side), manifest)
 
 
 def _check_parameters(pack: Pack, runner: Engine) -> None:
@@ -337,7 +366,7 @@ def _check_parameters(pack: Pack, runner: Engine) -> None:
         )
 
 
-def _check_autoencoder(runner: Engine, request: ResolvedRequest) -> str:
+def _check_autoencoder(runner: Engine | HubEngine, request: ResolvedRequest) -> str:
     latents = initial_noise(runner.latent_shape(request), 0)
     frames, preview = runner.decode(latents), runner.preview(latents.to(runner.device))
     wanted = (request.frames, request.height, request.width, 3)

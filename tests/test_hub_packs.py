@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hub_checkpoints import WIDTH, ddim, opened, refusal, small_unet, write_modelscope
+from hub_checkpoints import ENGINE, WIDTH, ddim, opened, refusal, small_unet, write_modelscope
 from safetensors.torch import load_file, save_file
 
 from moe_pipeline import interfaces as ev
@@ -29,7 +29,7 @@ from moe_pipeline.pipeline import MoEVideoPipeline
 from moe_pipeline.prompting.expert_text import expert_text
 from moe_pipeline.schema.request import SceneRequest
 from moe_pipeline.studies.case_study import case_study
-from moe_pipeline.testing import check_gate
+from moe_pipeline.testing import check_gate, check_pack
 from moe_pipeline.workloads import request_workloads
 
 PROMPT = "an avatar dancing in a neon city street at night"
@@ -547,6 +547,15 @@ def test_the_hubs_cache_is_looked_at_and_never_filled(
     shutil.rmtree(root / "snapshots" / "0123abc" / "vae")
     error = pack.missing()
     assert error is not None and error.code == "component_missing" and "hf download" in error.remedy
+
+
+def test_the_conformance_check_runs_every_part_of_such_a_pack(copy: Path) -> None:
+    found = check_pack(copy, ENGINE)
+    assert any("6 experts and the generalist predict" in line for line in found)
+    data = small_manifest()
+    data["experts"][1]["colour"] = data["experts"][0]["colour"]
+    error = refusal(lambda: check_pack(write_manifest(copy, data), ENGINE))
+    assert error.code == "nonconforming" and "colour" in error.message
 
 
 # ------------------------------------------------------------------------------------------ command line

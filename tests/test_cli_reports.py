@@ -100,8 +100,11 @@ def test_simulate_reports_one_policy_and_compares_several(capsys: pytest.Capture
     assert main([*words, "--policy", "greedy", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["requests"] == 60 and report["p50_ms"] <= report["p95_ms"] <= report["p99_ms"]
-    assert main([*words, "--policy", "greedy"]) == 0
-    assert "estimated" in capsys.readouterr().out
+    assert main([*words, "--policy", "greedy", "--load", "0.5"]) == 0
+    shown = capsys.readouterr().out
+    assert "estimated" in shown and "queues grow" not in shown
+    assert main([*words, "--policy", "greedy", "--load", "2"]) == 0
+    assert "queues grow without end" in capsys.readouterr().out
     both = ["--policy", "greedy", "--policy", "random", "--seeds", "2"]
     assert main([*words, *both, "--json"]) == 0
     compared = json.loads(capsys.readouterr().out)

@@ -106,6 +106,7 @@ def report_text(report: SimulationReport) -> str:
         f"{report.scenario} under {report.policy}, seed {report.seed}: {report.requests} requests over "
         f"{report.simulated_s:.0f} simulated seconds ({report.arrivals} arrivals, "
         f"{report.offered_per_s:.3g} a second, load {report.offered_load:.2f}).",
+        *overload_note(report),
         f"latency (estimated)  mean {report.mean_ms:.0f} ms, p50 {report.p50_ms:.0f}, p95 {report.p95_ms:.0f}, "
         f"p99 {report.p99_ms:.0f}; of it waiting {report.wait_mean_ms:.0f}, loading weights {report.load_mean_ms:.0f}",
         f"deadline {report.deadline_ms:.0f} ms missed by {100 * report.miss_share:.1f} %; {report.lost} given up, "
@@ -123,6 +124,16 @@ def report_text(report: SimulationReport) -> str:
         *report.notes,
     ]
     return "\n".join(lines)
+
+
+def overload_note(report: SimulationReport) -> list[str]:
+    """Beyond its capacity a deployment has no steady latency: say so before the figures."""
+    if report.offered_load <= 1.0:
+        return []
+    return [
+        f"note: at a load of {report.offered_load:.2f} more work arrives than all devices together can do, so queues "
+        "grow without end and the latencies below grow with --requests; --load 0.5 shows a steady state."
+    ]
 
 
 COLUMNS = (
@@ -153,7 +164,10 @@ def comparison_text(reports: dict[str, list[SimulationReport]]) -> str:
     head = (
         f"{first[0].scenario}: {first[0].requests} requests, {len(first)} seed(s), the same for every policy."
     )
-    return f"{head} All figures are estimates.\n" + text_table(["policy", *(c[0] for c in COLUMNS)], rows)
+    notes = "".join(f"{note}\n" for note in overload_note(first[0]))
+    return f"{head} All figures are estimates.\n{notes}" + text_table(
+        ["policy", *(c[0] for c in COLUMNS)], rows
+    )
 
 
 def comparison_data(reports: dict[str, list[SimulationReport]]) -> dict[str, object]:

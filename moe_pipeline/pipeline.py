@@ -220,6 +220,7 @@ class MoEVideoPipeline:
         began = time.perf_counter()
         velocity = engine.velocity(request, plan, gate, text, run.check)
         run.timing["encode_prompt_ms"] += since_ms(began)  # experts may read texts of their own
+        run.texts = dict(velocity.texts)
         x = engine.start(request)
         began = last = time.perf_counter()
         for step in sample(x, sigmas, velocity):

@@ -55,6 +55,7 @@ class Run:
         self.steps: list[StepTiming] = []
         self.warnings: list[str] = []
         self.placement: Placement | None = None
+        self.texts: dict[str, str] = {}
 
     def now_ms(self) -> float:
         """Milliseconds since the run started."""
@@ -116,6 +117,7 @@ class Run:
             pack=pack,
             environment=environment,
             warnings=tuple(self.warnings),
+            texts=self.texts,
         )
 
 

@@ -157,6 +157,9 @@ def test_a_folder_in_the_hubs_layout_gives_the_same_stream_of_events(
     assert record.metrics.temporal_flickering is not None
     assert "subject_consistency_pack" in record.metrics.values
     assert record.environment.model_dump()["diffusers"]
+    assert set(record.texts) == {"city", "avatar"} and record.texts["avatar"].startswith(
+        f"{PROMPT}, an avatar dancing,"
+    )
     # Both experts and one empty text share the network's call.
     assert [step.forward_passes for step in record.timing.steps] == [3, 3, 3]
     assert (tmp_path / "clip.mp4").stat().st_size > 0
@@ -171,7 +174,7 @@ def test_the_same_request_gives_the_same_frames_and_another_seed_others(pipeline
 def test_mixture_and_single_model_start_from_one_noise_and_part(pipeline: MoEVideoPipeline) -> None:
     single = pipeline.generate(scene(mode="single"))
     mixture = pipeline.generate(scene())
-    assert single.record.gate.active == ("generalist",)
+    assert single.record.gate.active == ("generalist",) and single.record.texts == {}
     assert [step.forward_passes for step in single.record.timing.steps] == [2, 2, 2]
     assert not np.array_equal(single.frames, mixture.frames)
     start = pipeline.engine.start(pipeline.resolve(scene()))

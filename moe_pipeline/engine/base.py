@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -29,7 +29,12 @@ Between = Callable[[], None]
 
 
 class RoutedVelocity(Protocol):
-    """The velocity that the sampler asks for, and how many model evaluations it costs."""
+    """The velocity that the sampler asks for, what its experts read, and how many model evaluations it costs."""
+
+    @property
+    def texts(self) -> Mapping[str, str]:
+        """Expert -> its text, where that is more than the prompt."""
+        ...
 
     def forward_passes(self, index: int, sigma: float) -> int:
         """Denoiser evaluations of a step; guidance branches count separately."""

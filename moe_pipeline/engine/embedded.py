@@ -177,6 +177,7 @@ class GuidedMixture:
         between: Callable[[], None] | None = None,
     ) -> None:
         self.device, self.dtype = engine.device, engine.dtype
+        self.texts: dict[str, str] = {}  # all read the prompt itself
         tokens = text.tokens.to(self.device, self.dtype)
         mask = text.mask.to(self.device)
         self.tokens = torch.cat([tokens, torch.zeros_like(tokens)])  # (2, L, D): with text, without

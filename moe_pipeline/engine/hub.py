@@ -281,7 +281,9 @@ class HubEngine(BaseEngine):
         encoded = self.conditioner([*texts.values(), self.manifest.negative_prompt]).tokens
         tokens = dict(zip(texts, encoded.split(1), strict=False))
         weights = [step.weights for step in gate.by_step]
-        return HubVelocity(self, tokens, encoded[-1:], weights, ClassifierFree(request.guidance), between)
+        own = {name: text for name, text in texts.items() if text != request.prompt}
+        guider = ClassifierFree(request.guidance)
+        return HubVelocity(self, tokens, encoded[-1:], weights, guider, between, texts=own)
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, between: Between | None = None) -> Frames:

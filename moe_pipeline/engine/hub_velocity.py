@@ -32,6 +32,7 @@ class HubVelocity:
         weights: for each step, the routing weights.
         guider: guidance scale and interval.
         between: called before each network; may raise to stop the run.
+        texts: what the experts read, in words, where that is more than the prompt; for the record.
     """
 
     def __init__(
@@ -42,9 +43,12 @@ class HubVelocity:
         weights: Sequence[Mapping[str, float]],
         guider: ClassifierFree,
         between: Callable[[], None] | None = None,
+        *,
+        texts: Mapping[str, str] | None = None,
     ) -> None:
         self.engine, self.tokens, self.empty = engine, tokens, empty
         self.weights, self.guider, self.between = weights, guider, between
+        self.texts = dict(texts or {})
         # Held for the run, so that a small cache does not load an expert anew at every step.
         self._denoisers: dict[str, Denoiser] = {}
 

@@ -95,6 +95,9 @@ class RunRecord(_Kept):
     pack: PackIdentity
     environment: Environment
     warnings: tuple[str, ...] = ()
+    texts: dict[str, str] = Field(
+        default_factory=dict, description="what each expert read, where that is more than the prompt"
+    )
 
 
 class ComparisonRecord(_Kept):

@@ -25,7 +25,7 @@ from moe_pipeline.experts.hub_denoiser import HubDenoiser
 from moe_pipeline.experts.lora import with_lora
 from moe_pipeline.gating.description import DescriptionGate
 from moe_pipeline.packs import EMBEDDED, HubPack, open_any_pack, open_pack
-from moe_pipeline.pipeline import MoEVideoPipeline
+from moe_pipeline.pipeline import EngineConfig, MoEVideoPipeline
 from moe_pipeline.prompting.expert_text import expert_text
 from moe_pipeline.schema.request import SceneRequest
 from moe_pipeline.studies.case_study import case_study
@@ -243,6 +243,14 @@ def test_two_interleaved_runs_on_alternating_threads_make_the_same_clips(weights
         assert np.array_equal(finished.clip.frames, pipeline.generate(scene(seed=seed)).frames)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_cuda_every_part_meets_on_the_device(weights: Path) -> None:
+    pipeline = MoEVideoPipeline.from_pack(weights, EngineConfig(torch_device="cuda"))
+    events = list(pipeline.stream(scene()))
+    assert isinstance(events[-1], ev.Finished) and events[-1].clip.record.environment.dtype == "bfloat16"
+
+
 def test_a_run_stops_between_two_steps_and_between_decoded_frames(pipeline: MoEVideoPipeline) -> None:
     for last in ("step", "decoding"):
         control = ev.RunControl()
@@ -379,6 +387,57 @@ def test_an_expert_with_a_lora_runs_a_network_of_its_own(copy: Path) -> None:
     (copy / "avatar.safetensors").write_bytes(content[:-1] + b"x")
     pipeline = opened(copy)
     assert refusal(lambda: pipeline.engine.denoiser("avatar")).code == "pack_file_altered"
+
+
+# -------------------------------------------------------------------------------------------- fine-tunes
+
+
+def _with_a_fine_tune(data: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    data["components"]["unet_city"] = "diffusers.UNet3DConditionModel"
+    next(expert for expert in data["experts"] if expert["id"] == "city")["denoiser"] = "unet_city"
+    return data | changes
+
+
+def _fine_tune(source: Path, place: Path) -> None:
+    shutil.copytree(source, place)
+    path = place / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    tensors["conv_out.weight"] = tensors["conv_out.weight"] + 0.05
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def test_an_expert_may_be_a_fine_tune_of_the_whole_network(copy: Path, pipeline: MoEVideoPipeline) -> None:
+    _fine_tune(copy / "unet", copy / "unet_city")
+    tuned = opened(write_manifest(copy, _with_a_fine_tune(small_manifest())))
+    clip = tuned.generate(scene(steps=1))
+    assert clip.record.timing.steps[0].forward_passes == 4, "two networks, each with an empty text"
+    assert not np.array_equal(clip.frames, pipeline.generate(scene(steps=1)).frames)
+    assert request_workloads(tuned.engine, tuned.resolve(scene())).delta_bytes is None, (
+        "all of its weights move"
+    )
+    _edit_json(copy / "unet_city" / "config.json", _class_name="UNet2DConditionModel")
+    assert refusal(lambda: opened(copy).stream(scene())).code == "unknown_component"
+    shutil.rmtree(copy / "unet_city")
+    assert refusal(lambda: opened(copy).stream(scene())).code == "component_missing"
+
+
+def test_a_fine_tune_may_be_a_folder_of_another_repository(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub.constants
+
+    root = tmp_path / "hub" / "models--someone--city-video"
+    (root / "refs").mkdir(parents=True)
+    (root / "refs" / "main").write_text("0123abc")
+    _fine_tune(copy / "unet", root / "snapshots" / "0123abc" / "unet")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    data = _with_a_fine_tune(small_manifest(), sources={"unet_city": "someone/city-video/unet"})
+    pack = open_any_pack(write_manifest(copy, data))
+    assert isinstance(pack, HubPack) and pack.missing() is None
+    assert pack.place("unet_city") == root / "snapshots" / "0123abc" / "unet"
+    wanted = "hf download someone/city-video unet/config.json unet/diffusion_pytorch_model.safetensors"
+    assert wanted in pack.get_command()
+    assert len(pack.weight_files()) == 4 and opened(copy).generate(scene(steps=1)).frames.std() > 1.0
 
 
 # ----------------------------------------------------------------------------------------------- refusals

@@ -74,7 +74,11 @@ class HubPack:
         if root is not None and (root / component).is_dir():
             return root / component
         source = self.manifest.sources.get(component)
-        return None if source is None else _cached_snapshot(source, "main", "config.json")
+        if source is None:
+            return None
+        repository, folder = _split(source)
+        snapshot = _cached_snapshot(repository, "main", f"{folder}config.json")
+        return None if snapshot is None else snapshot / folder
 
     def lora_file(self, lora: HubLora) -> Path:
         """The file of an expert's LoRA: beside the manifest, in `loras/` of the weights, or in the hub's cache.
@@ -104,7 +108,8 @@ class HubPack:
         revision = f" --revision {manifest.revision}" if manifest.revision != "main" else ""
         patterns = " ".join(f'--include "{pattern}"' for pattern in manifest.download)
         commands = [f"hf download {manifest.repository}{revision} {patterns}"]
-        commands += [f"hf download {source} config.json {ONE_FILE}" for source in manifest.sources.values()]
+        for repository, folder in map(_split, manifest.sources.values()):
+            commands.append(f"hf download {repository} {folder}config.json {folder}{ONE_FILE}")
         loras = [expert.lora.repository for expert in manifest.experts if expert.lora is not None]
         commands += [f"hf download {name} {ONE_FILE}" for name in dict.fromkeys(loras) if name is not None]
         return " && ".join(commands)
@@ -157,9 +162,10 @@ class HubPack:
                 "Name the folder of the repository that the pack is for.",
             )
         self._check_noise_levels(index)
+        fine_tunes = {expert.denoiser for expert in manifest.experts} - {manifest.denoiser}
         for name, wanted in manifest.components.items():
-            if name in manifest.sources:
-                continue  # a repository of its own, which this index does not list
+            if name in manifest.sources or (name not in index and name in fine_tunes):
+                continue  # of another repository: this index does not list it, its own config.json says its class
             entry = index.get(name)
             if not (isinstance(entry, list) and len(entry) == 2 and all(isinstance(e, str) for e in entry)):
                 raise MoEverseError(
@@ -221,11 +227,10 @@ class HubPack:
         else:
             config = _read_json(folder / "config.json", self.manifest.id)
             found = str(config.get("_class_name", wanted.rpartition(".")[2]))
-            if component in self.manifest.sources and found != wanted.rpartition(".")[2]:
+            if wanted.startswith("diffusers.") and found != wanted.rpartition(".")[2]:
                 raise MoEverseError(
                     "unknown_component",
-                    f"{self.manifest.sources[component]} holds {found[:60]!r}, not the {component} of "
-                    f"{self.manifest.id}.",
+                    f"{component}/config.json of {self.manifest.id} is for {found[:60]!r}, not {wanted}.",
                     "Use the repository that the pack names.",
                 )
             self.component_files(component, wanted)
@@ -352,12 +357,18 @@ def manifest_for(weights: Path, shipped: Path) -> tuple[Path, HubManifest, str]:
     )
 
 
+def _split(source: str) -> tuple[str, str]:
+    """`owner/name/folder` -> ("owner/name", "folder/"), with an empty folder for the root."""
+    owner, name, *folder = source.split("/")
+    return f"{owner}/{name}", f"{folder[0]}/" if folder else ""
+
+
 def _cached_snapshot(repository: str, revision: str, file: str = MODEL_INDEX) -> Path | None:
     """The snapshot of a repository that holds `file` at its root in the hub's local cache; never a request."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repository, file, revision=revision)
-    return Path(found).parent if isinstance(found, str) else None
+    return Path(found).parents[file.count("/")] if isinstance(found, str) else None
 
 
 def _file_hash(path: Path, root: Path) -> str:

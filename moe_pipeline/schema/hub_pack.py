@@ -9,6 +9,11 @@ from pydantic import Field, StringConstraints, model_validator
 from moe_pipeline.schema.pack import ExpertCard, Manifest, PackFile, _Part
 
 Repository = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")]
+# A repository whose root, or one folder of which, is a component.
+Source = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(/[a-z][a-z0-9_]{0,31})?$"),
+]
 # The folder of a component inside the repository: one plain name, so that nothing points outside of it.
 ComponentName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 ComponentClass = Annotated[
@@ -86,7 +91,8 @@ class HubManifest(Manifest):
         components: folder -> class, each checked against model_index.json before anything is loaded.
         denoiser: the component that the generalist runs, and every expert that names no other.
         motion: the component that turns these denoisers of pictures into ones of video (AnimateDiff).
-        sources: components that are repositories of their own, with their files at the root.
+        sources: components of other repositories, `owner/name` or `owner/name/folder`; in a folder of weights they
+            lie under the component's name like all others.
         scheduler: keys that stand in for those of the repository's scheduler_config.json.
         download: patterns of the files that are needed; they stand in the download command.
         download_gb: their size, so that nobody starts a download unawares.
@@ -103,7 +109,7 @@ class HubManifest(Manifest):
     components: dict[ComponentName, ComponentClass] = Field(min_length=1)
     denoiser: ComponentName
     motion: ComponentName | None = None
-    sources: dict[ComponentName, Repository] = Field(default_factory=dict)
+    sources: dict[ComponentName, Source] = Field(default_factory=dict)
     scheduler: dict[str, bool | int | float | str] = Field(default_factory=dict)
     download: tuple[str, ...] = ("*.json", "*.txt", "*.safetensors")
     download_gb: float = Field(gt=0.0)

@@ -24,6 +24,7 @@ MoE.views.stage = (root) => {
   let url = null;
   let said = "";
   let deadline = null;
+  let heard = performance.now();
 
   function say(text) {
     if (text === said) return;
@@ -41,8 +42,10 @@ MoE.views.stage = (root) => {
   }
   setInterval(() => {
     if (deadline === null) return;
-    const left = Math.max(0, deadline - performance.now());
-    clock.textContent = left > 50 ? `about ${(left / 1000).toFixed(1)} s left` : "nearly there";
+    const left = deadline - performance.now();
+    const silent = (performance.now() - heard) / 1000;  // the server may be gone, or a step may just be long
+    if (left > 50) clock.textContent = `about ${(left / 1000).toFixed(1)} s left`;
+    else clock.textContent = silent < 8 ? "nearly there" : `no news for ${Math.floor(silent)} s`;
   }, 100);
 
   // On a phone the slot lies below the controls: bring it into sight when a run begins.
@@ -54,6 +57,7 @@ MoE.views.stage = (root) => {
 
   return (value) => {
     const busy = value.state === "waiting" || value.state === "running";
+    heard = performance.now();
     if (busy && !wasBusy) intoSight();
     wasBusy = busy;
     document.documentElement.dataset.moeRun = busy ? "busy" : "still";

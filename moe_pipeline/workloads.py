@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from moe_pipeline.engine import Engine, HubEngine
+from moe_pipeline.prompting.decompose import decompose
 from moe_pipeline.schema.errors import MoEverseError
 from moe_pipeline.schema.profiles import Precision
 from moe_pipeline.schema.request import ResolvedRequest
-from moe_pipeline.schema.workload import StageWorkloads
+from moe_pipeline.schema.workload import StageWorkloads, Workload
 from moe_pipeline.workload import embedded_workloads
 from moe_pipeline.workload.hub import HubArchitecture, architecture, architecture_workloads
 
@@ -25,6 +26,14 @@ def request_workloads(engine: Engine | HubEngine, request: ResolvedRequest) -> S
     """FLOPs, bytes and memory of every stage of a request at the engine's precision; counted once a shape."""
     if isinstance(engine, HubEngine):
         return _hub_workloads(engine, request)
+    guider = engine.guider(request, decompose(request.prompt))
+    branches = [guider.branches(sigma) for sigma in engine.noise_levels(request.steps)[:-1]]
+    few, many = (_embedded(engine, request, count) for count in (min(branches), max(branches)))
+    return _mean_step(few, many, branches.count(max(branches)) / len(branches))
+
+
+def _embedded(engine: Engine, request: ResolvedRequest, branches: int) -> StageWorkloads:
+    """A request in which every step has so many guidance branches."""
     manifest = engine.pack.manifest
     return embedded_workloads(
         engine.shell(manifest.generalist),
@@ -37,10 +46,30 @@ def request_workloads(engine: Engine | HubEngine, request: ResolvedRequest) -> S
         height=request.height,
         width=request.width,
         active=1 if request.mode == "single" else request.top_k,
-        guidance=request.guidance != 1.0,
+        branches=branches,
         precision="bf16" if engine.dtype is torch.bfloat16 else "fp32",
         delta_bytes=max((e.delta_bytes for e in manifest.experts if e.delta_bytes is not None), default=None),
         pack=manifest.id,
+    )
+
+
+def _mean_step(few: StageWorkloads, many: StageWorkloads, share: float) -> StageWorkloads:
+    """Workloads in which `share` of the steps are those of `many`: work and messages of the mean step, memory and
+    texts of the larger one."""
+    if few is many:
+        return many
+
+    def mean(a: Workload, b: Workload) -> Workload:
+        names = ("flops", "bytes_moved", "input_bytes", "output_bytes", "kernels")
+        between = {n: round((1.0 - share) * getattr(a, n) + share * getattr(b, n)) for n in names}
+        note = f"{b.note} in {share:.0%} of the steps, else {a.note}" if a.note != b.note else b.note
+        return b.model_copy(update={**between, "note": note})
+
+    return many.model_copy(
+        update={
+            "expert_step": mean(few.expert_step, many.expert_step),
+            "exchange": mean(few.exchange, many.exchange),
+        }
     )
 
 

@@ -41,7 +41,7 @@ def modules() -> tuple[VideoDenoiser, VideoAutoencoder, TinyText]:
 
 
 def request(modules: tuple[VideoDenoiser, VideoAutoencoder, TinyText], **changes: object) -> StageWorkloads:
-    values = {"frames": 16, "height": 64, "width": 64, "active": 2, "guidance": True, **changes}
+    values = {"frames": 16, "height": 64, "width": 64, "active": 2, "branches": 2, **changes}
     return embedded_workloads(modules[0], modules[1], text_encoder=modules[2], **values)  # type: ignore[arg-type]
 
 
@@ -127,7 +127,7 @@ def test_every_stage_is_counted_and_scales(modules: tuple[VideoDenoiser, VideoAu
     assert (
         larger.expert_step.flops > 4 * base.expert_step.flops * 0.7
     )  # attention grows faster, text does not
-    single = request(modules, guidance=False)
+    single = request(modules, branches=1)
     assert base.expert_step.flops == 2 * single.expert_step.flops
     assert base.expert_step.output_bytes == 2 * single.expert_step.output_bytes
     half = request(modules, precision="fp32")

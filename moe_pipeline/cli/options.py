@@ -25,6 +25,14 @@ Guidance = Annotated[
         "tiny-worlds.",
     ),
 ]
+SubjectGuidance = Annotated[
+    float | None,
+    typer.Option(
+        "--subject-guidance",
+        help="How many times more strongly the subjects of a scene are guided than its world while the picture takes "
+        "shape; 1 treats both alike. Default: the pack's.",
+    ),
+]
 TopK = Annotated[
     int | None, typer.Option("--top-k", help="Experts that take part in a denoising step. Default: 2.")
 ]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from moe_pipeline.diffusion.autoencoder import VideoAutoencoder, to_frames
 from moe_pipeline.diffusion.flow import noise_schedule
-from moe_pipeline.diffusion.guidance import ClassifierFree
+from moe_pipeline.diffusion.guidance import ClassifierFree, SubjectGuidance
 from moe_pipeline.diffusion.preview import LatentPreview
 from moe_pipeline.diffusion.probe import FrameProbe
 from moe_pipeline.engine.base import BaseEngine, Between
@@ -134,9 +134,21 @@ class Engine(BaseEngine):
         text: TextFeatures,
         between: Between | None = None,
     ) -> GuidedMixture:
-        """All experts read the whole prompt; what tells them apart is what they were trained on."""
+        """All experts read the whole prompt; what tells them apart is what they were trained on.
+
+        A scene with subjects in a world gets subject guidance, where the request asks for it.
+        """
         weights = [step.weights for step in gate.by_step]
-        return GuidedMixture(self, text, weights, ClassifierFree(request.guidance), between)
+        guider = self.guider(request, plan)
+        world = self.encoder([plan.world]) if plan.world is not None and guider.subjects != 1.0 else None
+        return GuidedMixture(self, text, weights, guider, between, world)
+
+    def guider(self, request: ResolvedRequest, plan: ScenePlan) -> SubjectGuidance:
+        """The guidance of a request; `subjects` is 1 where the plan does not have both a world and subjects."""
+        subjects = request.subject_guidance if plan.world is not None else 1.0
+        return SubjectGuidance(
+            ClassifierFree(request.guidance), subjects, self.manifest.defaults.subject_sigma
+        )
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, between: Between | None = None) -> Frames:
@@ -158,14 +170,15 @@ class Engine(BaseEngine):
 
 
 class GuidedMixture:
-    """The velocity that the sampler asks for: mixture, both guidance branches in one batch, shared gate weights.
+    """The velocity that the sampler asks for: mixture, all guidance branches in one batch, shared gate weights.
 
     Args:
         engine: where the experts come from.
         text: features of the prompt, batch of one.
         weights: for each step, the routing weights.
-        guider: guidance scale and interval.
+        guider: guidance scales and intervals.
         between: called before each expert; may raise to stop the run.
+        world: features of the backgrounds alone, batch of one; needed where the guider asks for them.
     """
 
     def __init__(
@@ -173,33 +186,38 @@ class GuidedMixture:
         engine: Engine,
         text: TextFeatures,
         weights: Sequence[Mapping[str, float]],
-        guider: ClassifierFree,
+        guider: SubjectGuidance,
         between: Callable[[], None] | None = None,
+        world: TextFeatures | None = None,
     ) -> None:
         self.device, self.dtype = engine.device, engine.dtype
         self.texts: dict[str, str] = {}  # all read the prompt itself
         tokens = text.tokens.to(self.device, self.dtype)
         mask = text.mask.to(self.device)
-        self.tokens = torch.cat([tokens, torch.zeros_like(tokens)])  # (2, L, D): with text, without
-        self.mask = torch.cat([mask, torch.zeros_like(mask)])
+        branches = [(tokens, mask), (torch.zeros_like(tokens), torch.zeros_like(mask))]
+        if world is not None:
+            branches.append((world.tokens.to(self.device, self.dtype), world.mask.to(self.device)))
+        self.tokens = torch.cat([t for t, _ in branches])  # (2 or 3, L, D): prompt, no text, backgrounds
+        self.mask = torch.cat([m for _, m in branches])
         self.weights, self.guider = weights, guider
         self.mixture = Mixture(engine.denoiser, between=between)
 
     def forward_passes(self, index: int, sigma: float) -> int:
-        """Denoiser evaluations of a step; the two guidance branches count separately."""
+        """Denoiser evaluations of a step; guidance branches count separately."""
         active = sum(weight > 0.0 for weight in self.weights[index].values())
-        return active * (2 if self.guider.needs_unconditional(sigma) else 1)
+        return active * self.guider.branches(sigma)
 
     @torch.inference_mode()
     def __call__(self, x: Tensor, sigma: float, index: int) -> Tensor:
         """x (1, C, F, H, W) float32 at `sigma` -> guided velocity, float32."""
-        branches = 2 if self.guider.needs_unconditional(sigma) else 1
+        branches = self.guider.branches(sigma)
         noisy = x.to(self.device, self.dtype).expand(branches, *x.shape[1:])
         level = torch.full((branches,), sigma, device=self.device)
-        both = self.mixture(
+        mixed = self.mixture(
             noisy, level, self.tokens[:branches], self.mask[:branches], self.weights[index]
         ).float()
-        return self.guider(both[:1], both[1:] if branches == 2 else None, sigma)
+        empty, world = (mixed[k : k + 1] if branches > k else None for k in (1, 2))
+        return self.guider(mixed[:1], empty, world, sigma)
 
 
 def component_config(module: nn.Module, **config: Any) -> dict[str, Any]:

@@ -87,6 +87,8 @@ class PackDefaults(_Part):
     top_k: int
     seed: int = 0
     shift: float = Field(default=1.0, gt=0, description="shift of the noise schedule, see diffusion/flow.py")
+    subject_guidance: float = Field(default=1.0, ge=1.0, description="see diffusion/guidance.py; 1 is off")
+    subject_sigma: float = Field(default=0.6, ge=0.0, le=1.0, description="lowest sigma of subject guidance")
 
 
 class PackLimits(_Part):
@@ -94,6 +96,7 @@ class PackLimits(_Part):
 
     max_steps: int = 64
     max_guidance: float = 12.0
+    max_subject_guidance: float = 6.0
     min_frames: int = 4
     max_frames: int = 32
     frames_multiple: int = 4

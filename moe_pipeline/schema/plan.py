@@ -38,3 +38,9 @@ class ScenePlan(BaseModel):
     subtasks: tuple[Subtask, ...]
     method: str = "clauses"
     left_out: tuple[str, ...] = ()
+
+    @property
+    def world(self) -> str | None:
+        """The prompt without its subjects: the backgrounds in their order; None unless the plan has both roles."""
+        backgrounds = [part.text for part in self.subtasks if part.role == "background"]
+        return ", ".join(backgrounds) if 0 < len(backgrounds) < len(self.subtasks) else None

@@ -25,6 +25,8 @@ class SceneRequest(BaseModel):
         seed: 0 to 2**31 - 1; the same seed with the same pack and environment gives the same frames.
         steps: denoising steps.
         guidance: classifier-free guidance scale; 1 switches guidance off.
+        subject_guidance: how many times more strongly the subjects of a scene are guided than its world while the
+            picture takes shape; 1 treats both alike. `single` takes the prompt as a whole and has no use for it.
         top_k: how many experts take part in a denoising step.
         mode: `moe` combines experts, `single` runs the generalist alone.
         frames, width, height: size of the clip; multiples the pack names.
@@ -38,6 +40,7 @@ class SceneRequest(BaseModel):
     seed: int | None = Field(default=None, ge=0, le=SEED_LIMIT)
     steps: int | None = Field(default=None, ge=1)
     guidance: float | None = Field(default=None, ge=1.0, allow_inf_nan=False)
+    subject_guidance: float | None = Field(default=None, ge=1.0, allow_inf_nan=False)
     top_k: int | None = Field(default=None, ge=1)
     mode: Mode = "moe"
     frames: int | None = Field(default=None, ge=1)
@@ -82,6 +85,7 @@ class ResolvedRequest(BaseModel):
     seed: int
     steps: int
     guidance: float
+    subject_guidance: float = 1.0
     top_k: int
     mode: Mode
     frames: int
@@ -117,12 +121,14 @@ def resolve(request: SceneRequest, pack: Manifest) -> ResolvedRequest:
     defaults, limits = pack.defaults, pack.limits
     steps = request.steps if request.steps is not None else defaults.steps
     guidance = request.guidance if request.guidance is not None else defaults.guidance
+    subjects = defaults.subject_guidance if request.subject_guidance is None else request.subject_guidance
     top_k = request.top_k if request.top_k is not None else min(defaults.top_k, len(pack.experts))
     frames = request.frames or defaults.frames
     width = request.width or defaults.width
     height = request.height or defaults.height
     _within("steps", steps, 1, limits.max_steps)
     _within("guidance", guidance, 1.0, limits.max_guidance)
+    _within("subject_guidance", subjects, 1.0, limits.max_subject_guidance)
     _within("top_k", top_k, 1, len(pack.experts))
     _within("frames", frames, limits.min_frames, limits.max_frames)
     _multiple("frames", frames, limits.frames_multiple, limits.frames_offset)
@@ -134,6 +140,7 @@ def resolve(request: SceneRequest, pack: Manifest) -> ResolvedRequest:
         seed=request.seed if request.seed is not None else defaults.seed,
         steps=steps,
         guidance=guidance,
+        subject_guidance=subjects if request.mode == "moe" else 1.0,
         top_k=top_k,
         mode=request.mode,
         frames=frames,

@@ -284,7 +284,7 @@ def architecture_workloads(
         )
         .at(precision)
         .model_copy(update={"input_bytes": latent_bytes, "output_bytes": branches * latent_bytes}),
-        exchange=exchange_workload(elements, active, guidance, precision),
+        exchange=exchange_workload(elements, active, branches, precision),
         decode=_decode_workload(arch, latents, frames, height, width, precision),
         export=export_workload(frames, height, width, precision),
         latent_bytes=latent_bytes,

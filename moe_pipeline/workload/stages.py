@@ -1,6 +1,6 @@
 """A request's stages as workloads, for the embedded pack's modules.
 
-Counted: text encoder, one denoising step of one expert (both guidance branches in one batch), decoder. Counted
+Counted: text encoder, one denoising step of one expert (all guidance branches in one batch), decoder. Counted
 by hand, because no module computes them: combining with the sampler's step, and the video encoder.
 """
 
@@ -66,14 +66,13 @@ def as_workload(
     )
 
 
-def exchange_workload(latent_elements: int, active: int, guidance: bool, precision: Precision) -> Workload:
+def exchange_workload(latent_elements: int, active: int, branches: int, precision: Precision) -> Workload:
     """Weighted sum of the experts' predictions, guidance, and a second-order sampler step, in float32.
 
-    Per element: 2 operations for each prediction, 3 for guidance, 8 for the step; each tensor is read once and
-    five are written.
+    Per element: 2 operations for each prediction, 3 for each further guidance branch, 8 for the step; each tensor is
+    read once and five are written.
     """
-    branches = 2 if guidance else 1
-    operations = 2 * active * branches + (3 if guidance else 0) + 8
+    operations = 2 * active * branches + 3 * (branches - 1) + 8
     traffic = latent_elements * 4 * (active * branches + 5)
     memory = latent_elements * 4 * (active * branches + 3)
     return Workload(
@@ -86,7 +85,7 @@ def exchange_workload(latent_elements: int, active: int, guidance: bool, precisi
         output_bytes=0,
         kernels=operations,
         precision=precision,
-        note="by hand: 2 operations a prediction, 3 for guidance, 8 for the sampler's step, per latent value",
+        note="by hand: 2 operations a prediction, 3 for a guidance branch, 8 for the sampler's step, per latent value",
     )
 
 
@@ -144,7 +143,7 @@ def embedded_workloads(
     height: int,
     width: int,
     active: int,
-    guidance: bool,
+    branches: int,
     precision: Precision = "bf16",
     delta_bytes: int | None = None,
     pack: str = "",
@@ -158,7 +157,7 @@ def embedded_workloads(
         autoencoder: has `decode(latents)`.
         text_encoder: a transformers encoder; None takes the architecture of all-MiniLM-L6-v2.
         active: experts that run in each step.
-        guidance: the step evaluates a second, unconditional branch.
+        branches: evaluations of an expert in a step: 1, or with guidance 2 or 3.
         delta_bytes: size of an expert as difference from the generalist, if the pack offers one.
 
     Raises:
@@ -182,7 +181,7 @@ def embedded_workloads(
         height,
         width,
         active,
-        guidance,
+        branches,
         precision,
         delta_bytes,
         pack,
@@ -200,7 +199,7 @@ def embedded_workloads(
             height=height,
             width=width,
             active=active,
-            guidance=guidance,
+            branches=branches,
             precision=precision,
             delta_bytes=delta_bytes,
             pack=pack,
@@ -223,12 +222,11 @@ def _count_embedded(
     height: int,
     width: int,
     active: int,
-    guidance: bool,
+    branches: int,
     precision: Precision,
     delta_bytes: int | None,
     pack: str,
 ) -> StageWorkloads:
-    branches = 2 if guidance else 1
     shell, dtype, counted = shell_of(denoiser, precision)
     elements = math.prod(latents)
     step = count_call(shell, *_step_inputs(latents, branches, text_tokens, text_width, dtype), module=shell)
@@ -246,7 +244,7 @@ def _count_embedded(
         )
         .at(precision)
         .model_copy(update={"input_bytes": latent_bytes, "output_bytes": branches * latent_bytes}),
-        exchange=exchange_workload(elements, active, guidance, precision),
+        exchange=exchange_workload(elements, active, branches, precision),
         decode=as_workload("decode", decode, counted, output_bytes=3 * frames * height * width).at(precision),
         export=export_workload(frames, height, width, precision),
         latent_bytes=latent_bytes,

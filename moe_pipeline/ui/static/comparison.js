@@ -30,13 +30,18 @@ MoE.views.comparison = (root) => {
     el("div", { class: "mv-head" }, status, el("div", { class: "mv-toggles", role: "group", "aria-label": "View" }, ...buttons)),
     error, pair, controls, el("div", { class: "mv-scroll" }, table), caution);
 
+  let wasBusy = false;
   return (value) => {
+    const busy = value.state === "running" || value.state === "waiting";
+    // The clips form below the fold: bring the whole tab into sight when a comparison begins.
+    if (busy && !wasBusy && root.getBoundingClientRect().top > window.innerHeight * 0.4)
+      (root.closest(".mv-tabs") || root).scrollIntoView({ behavior: MoE.reducedMotion() ? "auto" : "smooth", block: "start" });
+    wasBusy = busy;
     root.dataset.state = value.state;
     status.textContent = value.headline;
     error.hidden = !value.error;
     error.textContent = value.error || "";
-    if (value.state === "running" || value.state === "waiting") document.documentElement.dataset.moeCompare = "busy";
-    else document.documentElement.dataset.moeCompare = "still";
+    document.documentElement.dataset.moeCompare = busy ? "busy" : "still";
     for (const mode of ["moe", "single"]) {
       const slot = slots[mode];
       const side = value.sides[mode];

@@ -1,6 +1,6 @@
 // The mobile edge: scenario picker, map of devices, Gantt charts, and what a person may do to a deployment.
 MoE.views.edge = (root, trigger) => {
-  const { el, svg, format, swatch } = MoE;
+  const { el, svg, head, format, swatch } = MoE;
   const icons = {
     phone: "M8 2h8a2 2 0 0 1 2 2v16a2 2 0 0 1-2 2H8a2 2 0 0 1-2-2V4a2 2 0 0 1 2-2zM11 18h2",
     headset: "M3 9a3 3 0 0 1 3-3h12a3 3 0 0 1 3 3v5a3 3 0 0 1-3 3h-2.5a3 3 0 0 1-2.2-1l-.5-.6a1 1 0 0 0-1.6 0l-.5.6a3 3 0 0 1-2.2 1H6a3 3 0 0 1-3-3z",
@@ -30,9 +30,9 @@ MoE.views.edge = (root, trigger) => {
       el("div", { class: "mv-knobs" },
         el("label", { class: "mv-knob" }, el("span", {}, "Bandwidth of all links"), bandwidth, bandwidthText), restore),
       outcome, error),
-    el("section", {}, el("div", { class: "mv-head" }, el("h2", {}, "Who runs which expert"), el("span", { class: "mv-tag mv-estimated" }, "estimated")), map),
-    el("section", {}, el("div", { class: "mv-head" }, el("h2", {}, "The run over time, on these devices"), el("span", { class: "mv-tag mv-estimated" }, "estimated")), estimated),
-    el("section", {}, el("div", { class: "mv-head" }, el("h2", {}, "The last clip, on this machine"), el("span", { class: "mv-tag mv-measured" }, "measured")), measured),
+    el("section", {}, ...head("Who runs which expert", "Press ✕ to switch a device off and see where its work goes. Coloured lines carry data.", el("span", { class: "mv-tag mv-estimated" }, "estimated")), map),
+    el("section", {}, ...head("The run over time, on these devices", "One clip as the cost model sees it: who works when, and what travels between.", el("span", { class: "mv-tag mv-estimated" }, "estimated")), estimated),
+    el("section", {}, ...head("The last clip, on this machine", "What it really took here, stage by stage.", el("span", { class: "mv-tag mv-measured" }, "measured")), measured),
     el("section", { class: "mv-two" }, why, options));
 
   let current = null;
@@ -90,7 +90,7 @@ MoE.views.edge = (root, trigger) => {
   }
 
   const idle = (node) => !node.experts.length && !node.stages.length;
-  const tall = (node) => (idle(node) ? 70 : 118);
+  const tall = (node) => (idle(node) ? 70 : map.clientWidth <= 640 || node.experts.length + node.stages.length > 2 ? 118 : 96);
 
   function card(node, place, cell) {
     const resting = idle(node), high = tall(node);

@@ -17,18 +17,22 @@ from moe_pipeline.schema.workload import StageWorkloads, Workload
 from moe_pipeline.workload import embedded_workloads
 from moe_pipeline.workload.hub import HubArchitecture, architecture, architecture_workloads
 
-# (frames, height, width, active, guidance, precision, whether the weights are here) -> counted work
-_Asked = tuple[int, int, int, int, bool, Precision, bool]
+# (frames, height, width, active, branches, precision, whether the weights are here) -> counted work
+_Asked = tuple[int, int, int, int, int, Precision, bool]
 _COUNTED: WeakKeyDictionary[HubEngine, dict[_Asked, StageWorkloads]] = WeakKeyDictionary()
 
 
 def request_workloads(engine: Engine | HubEngine, request: ResolvedRequest) -> StageWorkloads:
     """FLOPs, bytes and memory of every stage of a request at the engine's precision; counted once a shape."""
-    if isinstance(engine, HubEngine):
-        return _hub_workloads(engine, request)
     guider = engine.guider(request, decompose(request.prompt))
     branches = [guider.branches(sigma) for sigma in engine.noise_levels(request.steps)[:-1]]
-    few, many = (_embedded(engine, request, count) for count in (min(branches), max(branches)))
+
+    def counted(count: int) -> StageWorkloads:
+        if isinstance(engine, HubEngine):
+            return _hub_workloads(engine, request, count)
+        return _embedded(engine, request, count)
+
+    few, many = counted(min(branches)), counted(max(branches))
     return _mean_step(few, many, branches.count(max(branches)) / len(branches))
 
 
@@ -73,13 +77,12 @@ def _mean_step(few: StageWorkloads, many: StageWorkloads, share: float) -> Stage
     )
 
 
-def _hub_workloads(engine: HubEngine, request: ResolvedRequest) -> StageWorkloads:
+def _hub_workloads(engine: HubEngine, request: ResolvedRequest, branches: int) -> StageWorkloads:
     """From the configurations beside the weights; by the published architecture while they are not here."""
     here = engine.pack.weights is not None
     active = 1 if request.mode == "single" else request.top_k
     precision: Precision = "bf16" if engine.dtype is torch.bfloat16 else "fp32"
-    guidance = request.guidance != 1.0
-    asked = (request.frames, request.height, request.width, active, guidance, precision, here)
+    asked = (request.frames, request.height, request.width, active, branches, precision, here)
     known = _COUNTED.setdefault(engine, {})
     if asked not in known:
         known[asked] = architecture_workloads(
@@ -88,7 +91,7 @@ def _hub_workloads(engine: HubEngine, request: ResolvedRequest) -> StageWorkload
             height=request.height,
             width=request.width,
             active=active,
-            guidance=guidance,
+            branches=branches,
             precision=precision,
             delta_bytes=_expert_bytes(engine),
             pack=engine.manifest.id,

@@ -222,6 +222,26 @@ def test_one_network_is_called_once_a_step_for_all_experts(pipeline: MoEVideoPip
     assert torch.allclose(velocity(x, sigma, 0), expected, rtol=1e-3, atol=1e-4)
 
 
+def test_subject_guidance_adds_the_backgrounds_as_one_more_shared_text(pipeline: MoEVideoPipeline) -> None:
+    """u + scale * ((w - u) + subjects * (f - w)) while the layout is decided, plain guidance below."""
+    request = scene(subject_guidance=2.0)
+    engine, resolved = pipeline.engine, pipeline.resolve(request)
+    plan, gate = pipeline.plan(request), pipeline.gate(request)
+    velocity = engine.velocity(resolved, plan, gate, engine.encoder([PROMPT]))
+    assert [velocity.forward_passes(0, sigma) for sigma in (0.9, 0.3)] == [4, 3]
+    x, sigma, mask = engine.start(resolved), 0.9, torch.ones(1, 77, dtype=torch.bool)
+    level, weights = torch.tensor([sigma]), gate.by_step[0].weights
+    network = engine.denoiser("city")  # the one that all experts run
+    world = network(x, level, engine.conditioner(["a neon city street at night"]).tokens, mask)
+    empty = network(x, level, velocity.empty, mask)
+    mixed = sum(weights[name] * network(x, level, tokens, mask) for name, tokens in velocity.tokens.items())
+    expected = empty + 4.0 * ((world - empty) + 2.0 * (mixed - world))
+    assert torch.allclose(velocity(x, sigma, 0), expected, rtol=1e-3, atol=1e-3)
+    dearer = request_workloads(engine, resolved).expert_step.flops
+    plain = request_workloads(engine, pipeline.resolve(scene())).expert_step.flops
+    assert 1.0 < dearer / plain < 1.5, "the third branch is counted, in the steps that have it"
+
+
 def test_two_interleaved_runs_on_alternating_threads_make_the_same_clips(weights: Path) -> None:
     """Cold, so that both runs also load the pack against each other."""
     pipeline = opened(weights)

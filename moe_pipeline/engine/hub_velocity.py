@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from moe_pipeline.diffusion.guidance import ClassifierFree
+from moe_pipeline.diffusion.guidance import SubjectGuidance
 from moe_pipeline.experts.fusion import weighted_mean
 from moe_pipeline.interfaces import Denoiser
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 class HubVelocity:
     """Guided mixture over experts that read texts of their own.
 
-    Experts on one network share its call: their conditional rows and, once, the unconditional one, whose text is the
-    same for all. The predictions are combined under the gate's weights, then guided; with one network this is
-    composable diffusion (Liu et al., "Compositional visual generation", 2022, arXiv 2206.01714) with weights that
-    sum to 1.
+    Experts on one network share its call: their own rows, and once the rows whose text is the same for all. The
+    predictions are combined under the gate's weights, then guided; with one network this is composable diffusion
+    (Liu et al., "Compositional visual generation", 2022, arXiv 2206.01714) with weights that sum to 1.
 
     Args:
         engine: where the experts come from.
         tokens: expert -> (1, L, D), what it reads.
         empty: (1, L, D), what the unconditional branch reads.
         weights: for each step, the routing weights.
-        guider: guidance scale and interval.
+        guider: guidance scales and intervals.
         between: called before each network; may raise to stop the run.
+        world: (1, L, D), the backgrounds alone; needed where the guider asks for them.
         texts: what the experts read, in words, where that is more than the prompt; for the record.
     """
 
@@ -41,12 +41,13 @@ class HubVelocity:
         tokens: Mapping[str, Tensor],
         empty: Tensor,
         weights: Sequence[Mapping[str, float]],
-        guider: ClassifierFree,
+        guider: SubjectGuidance,
         between: Callable[[], None] | None = None,
         *,
+        world: Tensor | None = None,
         texts: Mapping[str, str] | None = None,
     ) -> None:
-        self.engine, self.tokens, self.empty = engine, tokens, empty
+        self.engine, self.tokens, self.empty, self.world = engine, tokens, empty, world
         self.weights, self.guider, self.between = weights, guider, between
         self.texts = dict(texts or {})
         # Held for the run, so that a small cache does not load an expert anew at every step.
@@ -67,44 +68,51 @@ class HubVelocity:
                 groups.setdefault((manifest.denoiser_of(expert), expert.lora), []).append(name)
         return groups
 
+    def _shared(self, sigma: float) -> list[Tensor]:
+        """The rows that all experts of a step share: without text, and under the backgrounds alone."""
+        rows = [self.empty] if self.guider.needs_unconditional(sigma) else []
+        if self.world is not None and self.guider.needs_world(sigma):
+            rows.append(self.world)
+        return rows
+
     def forward_passes(self, index: int, sigma: float) -> int:
-        """Rows that go through a network in this step: each active expert, and one empty text a network."""
+        """Rows that go through a network in this step: each active expert, and the shared ones once a network."""
         groups = self._groups(index)
-        empty = len(groups) if self.guider.needs_unconditional(sigma) else 0
-        return sum(map(len, groups.values())) + empty
+        return sum(map(len, groups.values())) + len(groups) * len(self._shared(sigma))
 
     @torch.inference_mode()
     def __call__(self, x: Tensor, sigma: float, index: int) -> Tensor:
         """x (1, C, F, H, W) float32 at `sigma` -> guided velocity, float32."""
-        guided = self.guider.needs_unconditional(sigma)
-        x = x.to(self.engine.device)
+        x, shared = x.to(self.engine.device), self._shared(sigma)
         conditional: dict[str, Tensor] = {}
-        unconditional, shares = [], []
+        others: list[list[Tensor]] = [[] for _ in shared]  # by shared row, one prediction a network
+        shares: list[float] = []
         for names in self._groups(index).values():
             if self.between is not None:
                 self.between()
-            rows = [self.tokens[name] for name in names] + ([self.empty] if guided else [])
-            tokens = torch.cat(rows)
+            tokens = torch.cat([*(self.tokens[name] for name in names), *shared])
             mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-            level = torch.full((len(rows),), sigma)
-            found = self._denoiser(names[0])(x.expand(len(rows), *x.shape[1:]), level, tokens, mask)
-            conditional |= dict(zip(names, found.split(1), strict=False))
-            if guided:
-                unconditional.append(found[-1:])
-                shares.append(sum(self.weights[index][name] for name in names))
+            level = torch.full((len(tokens),), sigma)
+            found = self._denoiser(names[0])(x.expand(len(tokens), *x.shape[1:]), level, tokens, mask).split(
+                1
+            )
+            conditional |= dict(zip(names, found, strict=False))
+            shares.append(sum(self.weights[index][name] for name in names))
+            for predictions, prediction in zip(others, found[len(names) :], strict=True):
+                predictions.append(prediction)
         weights = [self.weights[index][name] for name in conditional]
         mixed = weighted_mean(list(conditional.values()), weights)
-        empty = weighted_mean(unconditional, shares) if guided else None
-        return self._guider(index)(mixed, empty, sigma)
+        means = [weighted_mean(predictions, shares) for predictions in others]
+        empty, world = (*means, None, None)[:2]
+        return self._guider(index)(mixed, empty, world, sigma)
 
-    def _guider(self, index: int) -> ClassifierFree:
+    def _guider(self, index: int) -> SubjectGuidance:
         """The run's guider with its scale times the active experts' own factors, by their weights."""
         manifest, weights = self.engine.manifest, self.weights[index]
         factor = sum(
             weight * manifest.expert(name).guidance for name, weight in weights.items() if weight > 0.0
         )
-        return (
-            self.guider
-            if abs(factor - 1.0) < 1e-9
-            else replace(self.guider, scale=self.guider.scale * factor)
-        )
+        if abs(factor - 1.0) < 1e-9:
+            return self.guider
+        plain = replace(self.guider.plain, scale=self.guider.plain.scale * factor)
+        return replace(self.guider, plain=plain)

@@ -200,7 +200,7 @@ def hub_workloads(
         height=height,
         width=width,
         active=active,
-        guidance=guidance,
+        branches=2 if guidance else 1,
         precision=precision,
         delta_bytes=delta_bytes,
         pack=name,
@@ -229,12 +229,14 @@ def architecture_workloads(
     height: int,
     width: int,
     active: int = 1,
-    guidance: bool = True,
+    branches: int = 2,
     precision: Precision = "bf16",
     delta_bytes: int | None = None,
     pack: str = "",
 ) -> StageWorkloads:
     """As `hub_workloads`, for any architecture: a pack's own, read from the configurations beside its weights.
+
+    `branches` are the guidance branches of a step: 1 without guidance, 2 with it, 3 with that of subjects.
 
     Raises:
         MoEverseError: `bad_shape`.
@@ -253,7 +255,6 @@ def architecture_workloads(
     length = (frames - 1) // arch.temporal + 1 if arch.video else frames
     latents = (arch.channels, length, height // arch.spatial, width // arch.spatial)
     elements = arch.channels * length * latents[2] * latents[3]
-    branches = 2 if guidance else 1
     width_bytes = PRECISION_BYTES[precision]
     latent_bytes = round(elements * width_bytes)
     shell, dtype, counted = shell_of(arch.denoiser(), precision)

@@ -374,10 +374,18 @@ def test_without_json_a_person_reads_a_summary(
     random_pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = ["--steps", "1", "--frames", "4", "--width", "64", "--height", "64"]
-    words = ["a quiet bay", "--mode", "single", "--out", str(tmp_path), "--pack", str(random_pack)]
+    scene = "a bay, a robot, a car, a spaceship, a dancer, a cube and a planet"
+    words = [scene, "--mode", "single", "--out", str(tmp_path), "--pack", str(random_pack)]
     assert main(["generate", *words, *small]) == 0
     shown = capsys.readouterr().out
-    for expected in ("clip.mp4", "generalist 1.00", "estimated", "measured", "temporal flickering"):
+    for expected in (
+        "clip.mp4",
+        "generalist 1.00",
+        "estimated",
+        "measured",
+        "temporal flickering",
+        "Left out: a planet",
+    ):
         assert expected in shown
 
 

@@ -96,6 +96,7 @@ def summary(record: RunRecord, out: Path) -> str:
         f"{len(timing.steps)} steps {duration_text(timing.denoise_ms)}, decode {duration_text(timing.decode_ms)}, "
         f"metrics {duration_text(timing.metrics_ms)}, export {duration_text(timing.export_ms)}",
         f"metrics    {metrics_text(record)}",
+        *(f"note       {warning}" for warning in record.warnings),
     ]
     return "\n".join(lines)
 

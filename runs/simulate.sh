@@ -1,6 +1,7 @@
 #!/bin/sh
-# Every scenario under every policy at 70 % of its capacity, three held-out seeds (about ten minutes of one core).
-# Writes docs/simulation/scenarios.json, and the files of one run into out/simulate.
+# Every scenario under every policy at 70 % of its capacity, three held-out seeds, the same for every policy (about
+# four minutes of one core). Writes docs/simulation/scenarios.json and the table in docs/simulation.md, and the files
+# of one run into out/simulate.
 set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}

@@ -29,6 +29,7 @@ from moe_pipeline.edge.simulation_model import Deployment, single_station
 from moe_pipeline.edge.simulation_report import SimulationReport, compared, interval, summarise, write_json
 from moe_pipeline.edge.simulation_traffic import channel_for, draw_traffic
 from moe_pipeline.schema.errors import MoEverseError
+from training.placement_tables import utilisation, write_scenarios
 
 MAIN = "object-transfer"
 LOADS = (0.5, 0.7, 0.9)
@@ -252,7 +253,10 @@ def scenarios(requests: int, seeds: int, load: float) -> dict[str, Any]:
                 traffic = draw_traffic(deployment, requests, [held], rate_per_s=rate)
                 log, spent = run_policy(deployment, traffic, channel_for(deployment, held), policy)
                 reports.setdefault(name, []).append(summarise(deployment, name, held, log, spent))
-        result["scenarios"][scenario] = compared(reports)
+        figures: dict[str, dict[str, list[float]]] = compared(reports)
+        result["scenarios"][scenario] = {
+            name: {**figures[name], **utilisation(runs)} for name, runs in reports.items()
+        }
         line = {n: round(f["utility_mean"][0], 3) for n, f in result["scenarios"][scenario].items()}
         print(scenario, line, flush=True)
     return result
@@ -371,6 +375,8 @@ def main() -> None:
     }
     result = jobs[a.what]()
     write_json(RESULTS / f"{a.what}.json", result)
+    if a.what == "scenarios":
+        write_scenarios(result)
     if a.what == "compare":
         picture(result, PICTURES / "moe-ppo.png")
         print(table(result["loads"]))

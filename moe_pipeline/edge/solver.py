@@ -1,7 +1,8 @@
 """The exact placement: best-first over anchors, OR-tools CP-SAT for the experts of each.
 
 An anchor's lower bound decides whether it is searched at all; the first anchor whose bound is no better
-than the best solution ends the search. CP-SAT runs with one worker, a fixed seed and a limit in its
+than the best solution ends the search. Where the assignment behind the bound is feasible and reaches it, it is
+optimal and CP-SAT is not asked. CP-SAT runs with one worker, a fixed seed and a limit in its
 deterministic time, so that two runs give the same answer. Experts whose costs are equal are one integer
 count, which removes the symmetry that makes makespans slow to prove.
 """
@@ -101,9 +102,14 @@ def _solve_parallel(problem: Problem, weights: Weights) -> Solution | None:
                 refined = max(bound, tight + anchor_part(problem.anchors[i], weights))
                 heapq.heappush(queue, (refined, i, serial, key, counts))
             continue
-        searched += 1
         anchor = problem.anchors[index]
-        first = _spread(problem, hint) or construct(problem, anchor, weights)
+        first = _spread(problem, hint)
+        trial = evaluate(problem, anchor, first) if first is not None else None
+        if first is not None and trial is not None and trial.feasible and weights.value(trial) == bound:
+            best = Solution(anchor, first, trial, True, "bound reached", searched)  # nothing can be better
+            continue
+        searched += 1
+        first = first or construct(problem, anchor, weights)
         assignment, complete = _search(problem, anchor, weights, bound, value - 1 if best else None, first)
         proven &= complete
         if assignment is not None:

@@ -1,6 +1,6 @@
 """Checks the cost model twice: against this machine and against published benchmarks.
 
-    python -m moe_pipeline.studies.calibration this-machine [--out docs/calibration]
+    python -m moe_pipeline.studies.calibration this-machine [--out docs/calibration] [--stored]
     python -m moe_pipeline.studies.calibration public [--out docs/calibration]
 
 Each fits the roofline's few parameters on one half of the points and reports the errors on the other half, as
@@ -27,6 +27,7 @@ from moe_pipeline.schema.errors import MoEverseError
 from moe_pipeline.schema.profiles import Precision
 
 SEED = 11
+SPLITS = 200
 Floats = NDArray[np.float64]
 
 # batch, frames, side: from one small clip to four large ones; each in fp32 and bf16
@@ -159,14 +160,30 @@ def fit(
 
 
 def other_splits(
-    points: Sequence[Point], fitted: Callable[[Sequence[Point]], Fit], count: int = 8
-) -> list[float]:
-    """Held-out medians of other random halves: is the reported one luck?"""
-    medians = []
+    points: Sequence[Point], fitted: Callable[[Sequence[Point]], Fit], study: str, count: int = SPLITS
+) -> dict[str, Any]:
+    """Held-out errors of other random halves, for the reported one may be luck.
+
+    Returns:
+        `count`; quantiles of the median and of the worst error over the halves; `within`: the share of halves in
+        which both bounds of `within_bounds` hold.
+    """
+    found = []
     for seed in range(1, count + 1):
         halves = split(points, seed)
-        medians.append(summary(judged(halves, fitted(halves)))["held_out_median"])
-    return medians
+        found.append(summary(judged(halves, fitted(halves))))
+    spread = {
+        name: dict(
+            zip(
+                ("p50", "p95", "max"),
+                np.quantile([f[key] for f in found], (0.5, 0.95, 1)).tolist(),
+                strict=True,
+            )
+        )
+        for name, key in (("median", "held_out_median"), ("worst", "held_out_worst"))
+    }
+    within = sum(within_bounds(study, figures) for figures in found) / count
+    return {"count": count, **spread, "within": within}
 
 
 def judged(points: Sequence[Point], model: Fit) -> list[Point]:
@@ -230,7 +247,7 @@ def measure_this_machine(
     inputs: Inputs = denoiser_inputs,
     configurations: Sequence[tuple[int, int, int]] = CONFIGURATIONS,
     *,
-    seconds: float = 0.25,
+    seconds: float = 0.6,
 ) -> tuple[list[Point], dict[str, Any]]:
     """Times a module over all configurations in fp32 and bf16; median of at least three runs each."""
     import torch
@@ -259,26 +276,43 @@ def _timed(module: Any, arguments: tuple[Any, ...], seconds: float) -> list[floa
     module(*arguments)
     found: list[float] = []
     begin = time.perf_counter()
-    while len(found) < 3 or (time.perf_counter() - begin < seconds and len(found) < 15):
+    while len(found) < 3 or (time.perf_counter() - begin < seconds and len(found) < 25):
         start = time.perf_counter()
         module(*arguments)
         found.append(time.perf_counter() - start)
     return found
 
 
-def this_machine_report(out: Path) -> dict[str, Any]:
-    """Measures, fits on half, writes `this-machine.json` and `this-machine.png`."""
-    measured, setting = measure_this_machine()
+def stored_measurement(out: Path) -> tuple[list[Point], dict[str, Any]]:
+    """What `this_machine_report` measured before, as it stands in `out`.
+
+    Raises:
+        MoEverseError: `no_measurement` where there is none.
+    """
+    try:
+        report = json.loads((out / "this-machine.json").read_text(encoding="utf-8"))
+        return [Point(**point) for point in report["points"]], report["setting"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MoEverseError(
+            "no_measurement",
+            f"{out / 'this-machine.json'}: holds no measurement ({type(error).__name__}).",
+            "Measure first: leave --stored out.",
+        ) from error
+
+
+def this_machine_report(out: Path, stored: bool = False) -> dict[str, Any]:
+    """Measures (or takes the stored times), fits on half, writes `this-machine.json` and `this-machine.png`."""
+    measured, setting = stored_measurement(out) if stored else measure_this_machine()
     points = split(measured)
     model = fit(points, shared_half=False)
     points = judged(points, model)
-    others = other_splits(measured, lambda halves: fit(halves, shared_half=False, starts=4))
+    others = other_splits(measured, lambda halves: fit(halves, shared_half=False, starts=2), "this-machine")
     report = {
         "kind": "measured on this machine",
         "setting": setting,
         "fit": asdict(model),
         "summary": summary(points),
-        "other_splits_median": others,
+        "other_splits": others,
         "points": [asdict(p) for p in points],
     }
     _write(out, "this-machine", report, points, "Denoiser calls on this machine", "ms")
@@ -296,7 +330,7 @@ def public_report(out: Path, profiles: Path | None = None) -> dict[str, Any]:
     points = split(published)
     model = fitted(points)
     points = judged(points, model)
-    others = other_splits(published, lambda halves: fitted(halves, 4))
+    others = other_splits(published, lambda halves: fitted(halves, 2), "public")
     outliers = [
         {"id": p.id, "error": p.error, "held_out": p.held_out, "why": p.remark}
         for p in points
@@ -306,7 +340,7 @@ def public_report(out: Path, profiles: Path | None = None) -> dict[str, Any]:
         "kind": "published benchmarks",
         "fit": asdict(model),
         "summary": summary(points),
-        "other_splits_median": others,
+        "other_splits": others,
         "outliers": outliers,
         "left_out": left_out(profiles),
         "points": [asdict(p) for p in points],
@@ -382,10 +416,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m moe_pipeline.studies.calibration")
     parser.add_argument("study", choices=("this-machine", "public"))
     parser.add_argument("--out", type=Path, default=Path("docs/calibration"))
+    parser.add_argument("--stored", action="store_true", help="this-machine: fit the stored times again")
     chosen = parser.parse_args(arguments)
     try:
         report = (
-            this_machine_report(chosen.out) if chosen.study == "this-machine" else public_report(chosen.out)
+            this_machine_report(chosen.out, chosen.stored)
+            if chosen.study == "this-machine"
+            else public_report(chosen.out)
         )
     except MoEverseError as error:
         print(error.sentence(), file=sys.stderr)

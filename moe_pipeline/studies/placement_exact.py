@@ -172,7 +172,7 @@ def random_scenario(profiles: ProfileLibrary, seed: int, nodes: int = 16) -> Edg
 
 
 def spread_of_times(count: int = 100) -> dict[str, dict[str, float]]:
-    """Wall milliseconds of whole placements of 8 experts over random scenarios of 16 devices, by objective.
+    """CPU milliseconds of whole placements of 8 experts over random scenarios of 16 devices, by objective.
 
     The size of the experts is drawn, too: from the embedded pack's to two hundred times that. Scenarios without a
     placement are counted apart: proving that there is none takes its time as well.
@@ -181,19 +181,21 @@ def spread_of_times(count: int = 100) -> dict[str, dict[str, float]]:
     names = [f"expert-{i}" for i in range(8)]
     place(sample_workloads(), names, large_scenario(profiles), profiles, objective="latency", steps=16)
     found: dict[str, dict[str, float]] = {}
-    for objective in ("latency", "energy"):
-        times, infeasible, unproven = [], 0, 0
+    objectives: tuple[Objective, ...] = ("latency", "energy")
+    for objective in objectives:
+        times: list[float] = []
+        infeasible = unproven = 0
         for seed in range(count):
             scenario = random_scenario(profiles, seed)
             work = sample_workloads(float(200 ** np.random.default_rng([seed, 1]).random()))
-            start = time.perf_counter()
+            start = time.process_time()  # one thread: on a quiet core that is the time by the clock
             try:
                 unproven += not place(work, names, scenario, profiles, objective=objective, steps=16).optimal
             except MoEverseError as refusal:
                 if refusal.code != "infeasible":
                     raise
                 infeasible += 1
-            times.append(1e3 * (time.perf_counter() - start))
+            times.append(1e3 * (time.process_time() - start))
         p50, p95 = np.quantile(times, (0.5, 0.95))
         found[objective] = {
             "instances": count,
@@ -263,6 +265,7 @@ def report() -> dict[str, Any]:
         "brute_force": against_brute_force(),
         "cpu_ms_8_experts_16_devices": timings(),
         "cpu_ms_2_experts_6_devices": timings(2, 6),
+        "cpu_ms_over_random_scenarios": spread_of_times(),
     }
 
 
@@ -276,8 +279,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (chosen.out / "placement.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(figures, indent=1))
     right = figures["brute_force"]["equal"] == figures["brute_force"]["instances"]
-    times = figures["cpu_ms_8_experts_16_devices"]
-    return 0 if right and max(times["latency"], times["energy"]) <= 100 else 1
+    times = [row["p95"] for row in figures["cpu_ms_over_random_scenarios"].values()]
+    return 0 if right and max(times) <= 100 else 1
 
 
 if __name__ == "__main__":

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 
+from moe_pipeline.diffusion.sampler import sample
 from moe_pipeline.engine.hub import GATE_WORD_PIECES
 from moe_pipeline.pipeline import EngineConfig, MoEVideoPipeline
 from moe_pipeline.prompting.encoder import MiniLMEncoder
 from moe_pipeline.schema.errors import MoEverseError
+from moe_pipeline.schema.request import SceneRequest
 
 ENGINE = EngineConfig(torch_device="cpu", dtype="fp32")
 WIDTH = 16  # of the text encoders
@@ -24,6 +26,16 @@ def opened(folder: Path) -> MoEVideoPipeline:
     pipeline = MoEVideoPipeline.from_pack(folder, ENGINE)
     pipeline.engine.parts["encoder"] = sentences()
     return pipeline
+
+
+def drawn(pipeline: MoEVideoPipeline, request: SceneRequest) -> tuple[Any, list[int]]:
+    """Frames of a request and the forward passes of its steps, without placement, metrics and record."""
+    engine, resolved = pipeline.engine, pipeline.resolve(request)
+    engine.require_weights()
+    plan, gate = pipeline.plan(request), pipeline.gate(request)
+    velocity = engine.velocity(resolved, plan, gate, engine.encoder([resolved.prompt]))
+    steps = list(sample(engine.start(resolved), engine.noise_levels(resolved.steps), velocity))
+    return engine.decode(steps[-1].x), [velocity.forward_passes(s.index, s.sigma) for s in steps]
 
 
 @lru_cache(maxsize=1)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hub_checkpoints import ENGINE, WIDTH, ddim, opened, refusal, small_unet, write_modelscope
+from hub_checkpoints import ENGINE, WIDTH, ddim, drawn, opened, refusal, small_unet, write_modelscope
 from safetensors.torch import load_file, save_file
 
 from moe_pipeline import interfaces as ev
@@ -167,7 +167,7 @@ def test_a_folder_in_the_hubs_layout_gives_the_same_stream_of_events(
 
 
 def test_the_same_request_gives_the_same_frames_and_another_seed_others(pipeline: MoEVideoPipeline) -> None:
-    first, again, other = (pipeline.generate(scene(seed=s)).frames for s in (1, 1, 2))
+    first, again, other = (drawn(pipeline, scene(seed=s))[0] for s in (1, 1, 2))
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
@@ -260,7 +260,7 @@ def test_two_interleaved_runs_on_alternating_threads_make_the_same_clips(weights
     for index, seed in enumerate((1, 2)):
         finished = last[index]
         assert isinstance(finished, ev.Finished)
-        assert np.array_equal(finished.clip.frames, pipeline.generate(scene(seed=seed)).frames)
+        assert np.array_equal(finished.clip.frames, drawn(pipeline, scene(seed=seed))[0])
 
 
 @pytest.mark.gpu
@@ -397,12 +397,12 @@ def test_an_expert_with_a_lora_runs_a_network_of_its_own(copy: Path) -> None:
         "bytes": len(content),
     }
     avatar = next(expert for expert in data["experts"] if expert["id"] == "avatar")
-    plain = opened(write_manifest(copy, data)).generate(scene(steps=1))
+    plain, _ = drawn(opened(write_manifest(copy, data)), scene(steps=1))
     avatar["lora"] = {"file": entry, "scale": 2.0}
     pipeline = opened(write_manifest(copy, data))
-    clip = pipeline.generate(scene(steps=1))
-    assert clip.record.timing.steps[0].forward_passes == 4, "two networks, each with an empty text"
-    assert not np.array_equal(clip.frames, plain.frames)
+    frames, passes = drawn(pipeline, scene(steps=1))
+    assert passes == [4], "two networks, each with an empty text"
+    assert not np.array_equal(frames, plain)
     assert request_workloads(pipeline.engine, pipeline.resolve(scene())).delta_bytes == len(content)
     (copy / "avatar.safetensors").write_bytes(content[:-1] + b"x")
     pipeline = opened(copy)
@@ -429,9 +429,9 @@ def _fine_tune(source: Path, place: Path) -> None:
 def test_an_expert_may_be_a_fine_tune_of_the_whole_network(copy: Path, pipeline: MoEVideoPipeline) -> None:
     _fine_tune(copy / "unet", copy / "unet_city")
     tuned = opened(write_manifest(copy, _with_a_fine_tune(small_manifest())))
-    clip = tuned.generate(scene(steps=1))
-    assert clip.record.timing.steps[0].forward_passes == 4, "two networks, each with an empty text"
-    assert not np.array_equal(clip.frames, pipeline.generate(scene(steps=1)).frames)
+    frames, passes = drawn(tuned, scene(steps=1))
+    assert passes == [4], "two networks, each with an empty text"
+    assert not np.array_equal(frames, drawn(pipeline, scene(steps=1))[0])
     assert request_workloads(tuned.engine, tuned.resolve(scene())).delta_bytes is None, (
         "all of its weights move"
     )
@@ -457,7 +457,7 @@ def test_a_fine_tune_may_be_a_folder_of_another_repository(
     assert pack.place("unet_city") == root / "snapshots" / "0123abc" / "unet"
     wanted = "hf download someone/city-video unet/config.json unet/diffusion_pytorch_model.safetensors"
     assert wanted in pack.get_command()
-    assert len(pack.weight_files()) == 4 and opened(copy).generate(scene(steps=1)).frames.std() > 1.0
+    assert len(pack.weight_files()) == 4 and drawn(opened(copy), scene(steps=1))[0].std() > 1.0
 
 
 # ----------------------------------------------------------------------------------------------- refusals
@@ -560,7 +560,7 @@ def test_the_half_precision_variant_and_shards_are_read(copy: Path) -> None:
         (copy / f"{place}.safetensors").rename(copy / f"{place}.fp16.safetensors")
     pack = open_any_pack(copy)
     assert isinstance(pack, HubPack) and len(pack.weight_files()) == 4
-    assert opened(copy).generate(scene(steps=1)).frames.shape == (4, 64, 64, 3)
+    assert drawn(opened(copy), scene(steps=1))[0].shape == (4, 64, 64, 3)
     index.write_text(json.dumps({"weight_map": {"a": "../../secret.safetensors"}}))
     assert refusal(pack.check).code == "component_missing"
 
@@ -581,7 +581,7 @@ def test_names_that_the_libraries_gave_up_are_still_read(copy: Path, pipeline: M
     states["text_model.embeddings.position_ids"] = torch.arange(77)[None]
     save_file(states, path, metadata={"format": "pt"})
     request = scene(steps=1)
-    assert np.array_equal(opened(copy).generate(request).frames, pipeline.generate(request).frames)
+    assert np.array_equal(drawn(opened(copy), request)[0], drawn(pipeline, request)[0])
 
 
 def test_the_packs_hash_changes_with_any_file_of_weights(copy: Path) -> None:

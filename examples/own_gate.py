@@ -15,6 +15,8 @@ from moe_pipeline import MoEVideoPipeline, SceneRequest
 class DescriptionGate(nn.Module):
     """Logits are cosines between text and expert descriptions, sharpened by `scale`; the noise level plays no part."""
 
+    id = "nearest-description"  # stands in the record of a run
+
     def __init__(self, descriptions: Tensor, scale: float = 12.0) -> None:
         super().__init__()
         self.descriptions, self.scale = descriptions, scale  # (experts, D), unit length

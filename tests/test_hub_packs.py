@@ -119,6 +119,33 @@ def test_a_perfect_prediction_is_the_velocity_of_the_flow() -> None:
             assert torch.allclose(levels.leave(x, output, sigma), noise - data, atol=1e-5)
 
 
+@pytest.mark.parametrize("steps", [10, 25, 50])
+def test_the_second_order_rule_is_nearer_to_the_exact_clip_than_ddim(steps: int) -> None:
+    """For data of one known deviation the perfect prediction, and so the exact end of every path, is known."""
+    levels, deviation = variance_levels(ddim().config, "small"), 0.3
+
+    class Perfect(torch.nn.Module):
+        def forward(
+            self, x: torch.Tensor, t: torch.Tensor, text: object, return_dict: bool
+        ) -> tuple[torch.Tensor]:
+            alpha = float(ddim().alphas_cumprod[round(float(t[0]))].double())
+            return ((1 - alpha) ** 0.5 * x / (alpha * deviation**2 + 1 - alpha),)
+
+    denoiser, sigmas = HubDenoiser(Perfect(), levels, torch.float64), levels.noise_levels(steps)
+    noise = initial_noise((1, 4, 2, 8, 8), 0).double()
+    first = float(ddim().alphas_cumprod[round(levels.timestep(sigmas[0]))].double())
+    exact = noise * deviation / (first * deviation**2 + 1 - first) ** 0.5
+    empty = torch.zeros(1, 1, 1, dtype=torch.float64)
+
+    def velocity(x: torch.Tensor, sigma: float, index: int) -> torch.Tensor:
+        return denoiser(x, torch.tensor([sigma], dtype=torch.float64), empty, empty)
+
+    start = levels.start(noise, sigmas[0])
+    euler, second = (list(sample(start, sigmas, velocity, order=order))[-1].x for order in (1, 2))
+    errors = [float((x - exact).abs().max() / exact.abs().max()) for x in (euler, second)]
+    assert errors[1] < 0.5 * errors[0]
+
+
 def test_levels_between_timesteps_are_interpolated_and_never_leave_the_schedule() -> None:
     levels = variance_levels(ddim().config, "small")
     middle = 0.5 * (levels.sigmas[400] + levels.sigmas[401])

@@ -31,7 +31,7 @@ class Blocks:
         run: (E + 1, D) cost of the experts before e on one node; a block s..e costs run[e] - run[s].
         weight: (E + 1, D) kilobytes, in the same way.
         bad: (E + 1, S, D) how many experts before e may not run on the node or are not ready by the start.
-        room: (D,) kilobytes for experts where the node hosts nothing else.
+        room: (D,) kilobytes for experts.
         hand: (D, D) cost of a hand-over, `FAR` on the diagonal: a block ends where another node follows.
         ending: (E + 1, S, D) least cost of the experts before e when the last of them runs on the node.
         before: (E + 1, S, D) least cost of the experts before e when the next block is on the node.
@@ -55,8 +55,8 @@ class Blocks:
         return np.minimum((self.ending[-1] + self.begin[:, None]).min(axis=0, initial=FAR), FAR)
 
 
-def blocks(problem: Problem, text_us: int, text: int, weights: Weights) -> Blocks:
-    """The tables of one text node."""
+def blocks(problem: Problem, text_us: int, text: int, weights: Weights, taken: IntArray) -> Blocks:
+    """The tables of one text node, where `taken` (D,) kilobytes of each node are not for experts."""
     experts, nodes = problem.compute_us.shape
     ready = np.maximum(text_us + problem.conditioning_us[text][None, :], problem.load_us)  # (E, D)
     step = weights.latency * problem.compute_us + weights.energy * (
@@ -65,6 +65,8 @@ def blocks(problem: Problem, text_us: int, text: int, weights: Weights) -> Block
     hand = weights.latency * problem.handover_us + weights.energy * problem.handover_uj
     hand = np.where(np.eye(nodes, dtype=bool), FAR, hand)
     starts = np.unique(ready[problem.allowed]) if problem.allowed.any() else np.zeros(0, dtype=np.int64)
+    if not weights.latency:
+        starts = starts[-1:]  # waiting for the last node costs nothing
     late = ~problem.allowed[:, None, :] | (ready[:, None, :] > starts[None, :, None])  # (E, S, D)
     size = (len(starts), nodes)
     tables = Blocks(
@@ -72,7 +74,7 @@ def blocks(problem: Problem, text_us: int, text: int, weights: Weights) -> Block
         _sums(step),
         _sums(problem.weight_kb),
         np.concatenate([np.zeros((1, *size), dtype=np.int64), np.cumsum(late, axis=0)]),
-        problem.free_kb - problem.working_kb,
+        problem.free_kb - problem.working_kb - taken,
         hand,
         np.full((experts + 1, *size), FAR, dtype=np.int64),
         np.full((experts + 1, *size), FAR, dtype=np.int64),
@@ -97,10 +99,10 @@ def _sums(matrix: IntArray) -> IntArray:
 def search(
     problem: Problem, tables: Blocks, anchor: Anchor, weights: Weights, limit: int
 ) -> tuple[tuple[int, ...] | None, bool]:
-    """The cheapest sequence that ends at the anchor's coordinator, costs at most `limit`, and fits; is it proven?"""
-    room = tables.room.copy()
-    for node, kilobytes in anchor.memory_kb:
-        room[node] -= kilobytes
+    """The cheapest sequence that ends at the anchor's coordinator, costs at most `limit`, and fits; is it proven?
+
+    The tables are those of the anchor's own memory.
+    """
     experts, part = len(problem.experts), anchor_part(anchor, weights)
     centre = anchor.coordinator
     queue: list[tuple[int, int, int, int, int, tuple[tuple[int, int], ...], tuple[int, ...]]] = []
@@ -122,7 +124,7 @@ def search(
         holds = dict(held)
         for node in range(len(problem.nodes)) if following >= 0 else (centre,):
             handed = int(tables.hand[node, following]) if following >= 0 else 0
-            free = int(room[node]) - holds.get(node, 0)
+            free = int(tables.room[node]) - holds.get(node, 0)
             for s in range(left - 1, -1, -1):
                 block = int(tables.weight[left, node] - tables.weight[s, node])
                 if block > free or tables.bad[left, number, node] != tables.bad[s, number, node]:

@@ -108,6 +108,13 @@ def _solve_parallel(problem: Problem, weights: Weights) -> Solution | None:
         if first is not None and trial is not None and trial.feasible and weights.value(trial) == bound:
             best = Solution(anchor, first, trial, True, "bound reached", searched)  # nothing can be better
             continue
+        if serial >= 0:  # once more with this anchor's own memory, before CP-SAT is asked
+            part = anchor_part(anchor, weights)
+            taken = least_stage_memory(problem, [anchor])
+            own, counts = count_bound(problem, key, weights, value - part, taken)
+            if own < FAR:
+                heapq.heappush(queue, (max(bound, own + part), index, -1, key, counts))
+            continue
         searched += 1
         first = first or construct(problem, anchor, weights)
         assignment, complete = _search(problem, anchor, weights, bound, value - 1 if best else None, first)
@@ -274,26 +281,37 @@ def _energy_of(
 
 def _solve_sequence(problem: Problem, weights: Weights) -> Solution | None:
     """Hand-over: by blocks (`sequences`); CP-SAT where energy counts under a deadline, or a search grows large."""
-    tables: dict[tuple[int, int], sequences.Blocks] = {}
-    order: list[tuple[int, int]] = []
+    known: dict[tuple[Any, ...], sequences.Blocks] = {}
+    nothing = np.zeros(len(problem.nodes), dtype=np.int64)
+
+    def tables(anchor: Anchor, own_memory: bool) -> sequences.Blocks:
+        key = (anchor.text, anchor.text_us, *(anchor.memory_kb if own_memory else ()))
+        if key not in known:
+            taken = least_stage_memory(problem, [anchor]) if own_memory else nothing
+            known[key] = sequences.blocks(problem, anchor.text_us, anchor.text, weights, taken)
+        return known[key]
+
+    queue: list[tuple[int, int, bool]] = []  # bound, anchor, is it the bound of its own memory
     for index, anchor in enumerate(problem.anchors):
-        if not _hosts_its_stages(problem, anchor):
-            continue
-        key = (anchor.text, anchor.text_us)
-        if key not in tables:
-            tables[key] = sequences.blocks(problem, anchor.text_us, anchor.text, weights)
-        value = int(tables[key].least()[anchor.coordinator])
-        if value < FAR:
-            order.append((value + anchor_part(anchor, weights), index))
+        value = int(tables(anchor, False).least()[anchor.coordinator])
+        if value < FAR and _hosts_its_stages(problem, anchor):
+            queue.append((value + anchor_part(anchor, weights), index, False))
+    heapq.heapify(queue)
     best: Solution | None = None
     proven, searched = True, 0
-    for bound, index in sorted(order):
+    while queue:
+        bound, index, refined = heapq.heappop(queue)
         limit = weights.value(best.evaluation) - 1 if best is not None else FAR
         if bound > limit:
             break
         anchor = problem.anchors[index]
+        if not refined:
+            value = int(tables(anchor, True).least()[anchor.coordinator])
+            if value < FAR:
+                heapq.heappush(queue, (max(bound, value + anchor_part(anchor, weights)), index, True))
+            continue
         assignment, complete, asked = _one_sequence(
-            problem, tables[anchor.text, anchor.text_us], anchor, weights, limit, bound
+            problem, tables(anchor, True), anchor, weights, limit, bound
         )
         proven &= complete
         searched += asked

@@ -56,7 +56,12 @@ class Denoiser(Protocol):
 
 @runtime_checkable
 class Gate(Protocol):
-    """Dense routing logits: pooled text (B, D) and sigma (B,) -> (B, experts)."""
+    """Dense routing logits: pooled text (B, D) and sigma (B,) -> (B, experts).
+
+    `id` is the name under which records say which gate decided.
+    """
+
+    id: str
 
     def __call__(self, pooled: Tensor, sigma: Tensor) -> Tensor: ...
 

@@ -107,9 +107,9 @@ class BaseEngine(ABC):
     def warm(self, experts: Sequence[str] = ()) -> None:
         """Load what every request needs, and the given experts, now instead of in the first request."""
 
+    @abstractmethod
     def require_weights(self) -> None:
-        """Refuse a run whose weights are not here, before its first event. Embedded packs bring theirs."""
-        return None
+        """Refuse a run whose weights are not here, before its first event."""
 
     def count_words(self, text: str) -> int:
         """Pieces of a text as the denoisers' text encoder counts them, compared with the manifest's text_tokens."""

@@ -122,6 +122,10 @@ class Engine(BaseEngine):
                     self._shells[key] = BUILDERS[component.kind](**component.config)
             return self._shells[key]
 
+    def require_weights(self) -> None:
+        """Refuse a pack with a missing or truncated file now, not when a step first needs it."""
+        self.pack.require_files()
+
     def noise_levels(self, steps: int) -> list[float]:
         """The flow's own schedule under the pack's shift."""
         return noise_schedule(steps, self.manifest.defaults.shift)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moe_pipeline.packs.files import verified, verified_tensors
+from moe_pipeline.packs.files import present, verified, verified_tensors
 from moe_pipeline.packs.hub import MODEL_INDEX, HubPack, manifest_for
 from moe_pipeline.packs.manifest import MANIFEST, read_manifest
 from moe_pipeline.schema.errors import MoEverseError
 from moe_pipeline.schema.hub_pack import HubManifest
-from moe_pipeline.schema.pack import Component, PackManifest
+from moe_pipeline.schema.pack import Component, PackFile, PackManifest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,6 +52,15 @@ class Pack:
 
     def verify(self) -> int:
         """Check every file of the pack; the number of bytes read."""
+        return sum(len(verified(self.folder, file, self.manifest.id)) for file in self.files())
+
+    def require_files(self) -> None:
+        """Refuse a pack that lacks a file or has one of the wrong size; reads none of them."""
+        for file in self.files():
+            present(self.folder, file, self.manifest.id)
+
+    def files(self) -> list[PackFile]:
+        """Every file that the manifest names."""
         manifest = self.manifest
         parts = (
             manifest.autoencoder,
@@ -61,8 +70,7 @@ class Pack:
             manifest.gate,
             manifest.probe,
         )
-        files = (file for part in parts if part is not None for file in part.files)
-        return sum(len(verified(self.folder, file, manifest.id)) for file in files)
+        return [file for part in parts if part is not None for file in part.files]
 
 
 def open_any_pack(folder: Path | None = None) -> Pack | HubPack:

@@ -14,25 +14,34 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def present(folder: Path, file: PackFile, pack: str) -> None:
+    """Refuse a file that is missing or of another size than its manifest says, without reading it.
+
+    Raises:
+        MoEverseError: the sentence names the file.
+    """
+    name = f"{pack}/{file.path}"
+    if not (folder / file.path).is_file():
+        raise MoEverseError("pack_file_missing", f"Pack file {name} is missing.", RESTORE)
+    size = (folder / file.path).stat().st_size
+    if size != file.bytes:
+        raise MoEverseError(
+            "pack_file_truncated", f"Pack file {name} has {size} bytes instead of {file.bytes}.", RESTORE
+        )
+
+
 def verified(folder: Path, file: PackFile, pack: str) -> bytes:
     """The content of a file that is what its manifest says.
 
     Raises:
         MoEverseError: it is missing, truncated or altered; the sentence names it.
     """
-    name = f"{pack}/{file.path}"
-    try:
-        content = (folder / file.path).read_bytes()
-    except OSError as error:
-        raise MoEverseError("pack_file_missing", f"Pack file {name} is missing.", RESTORE) from error
-    if len(content) != file.bytes:
-        raise MoEverseError(
-            "pack_file_truncated",
-            f"Pack file {name} has {len(content)} bytes instead of {file.bytes}.",
-            RESTORE,
-        )
+    present(folder, file, pack)
+    content = (folder / file.path).read_bytes()
     if hashlib.sha256(content).hexdigest() != file.sha256:
-        raise MoEverseError("pack_file_altered", f"Pack file {name} does not match its checksum.", RESTORE)
+        raise MoEverseError(
+            "pack_file_altered", f"Pack file {pack}/{file.path} does not match its checksum.", RESTORE
+        )
     return content
 
 

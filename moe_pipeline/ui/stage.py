@@ -99,6 +99,12 @@ def details_view(
         {"title": "Mode", "text": "mixture of experts" if request.mode == "moe" else "single model"},
         {"title": "Steps", "text": str(request.steps)},
         {"title": "Guidance", "text": f"{request.guidance:g}"},
+        {
+            "title": "Subjects",
+            "text": f"guided {request.subject_guidance:g} times as strongly as their world in the first steps"
+            if request.subject_guidance > 1.0 and record.plan.world is not None
+            else "guided like their world",
+        },
         {"title": "Experts a step", "text": str(request.top_k)},
         {
             "title": "Clip",

@@ -21,7 +21,17 @@ from moe_pipeline.edge.placement import CALIBRATION_NOTE
 from moe_pipeline.edge.roofline import call_cost
 from moe_pipeline.schema.errors import MoEverseError
 from moe_pipeline.schema.workload import Workload
-from moe_pipeline.studies.calibration import Fit, Point, fit, judged, split, summary, within_bounds
+from moe_pipeline.studies.calibration import (
+    Fit,
+    Point,
+    fit,
+    judged,
+    other_splits,
+    split,
+    stored_measurement,
+    summary,
+    within_bounds,
+)
 from moe_pipeline.studies.calibration_public import read_benchmarks
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "calibration"
@@ -156,8 +166,26 @@ def test_published_figures_follow_from_their_points_and_hold(name: str) -> None:
 
 def test_the_note_beside_every_estimate_quotes_the_reports() -> None:
     for name in ("this-machine", "public"):
-        figures = json.loads((DOCS / f"{name}.json").read_text(encoding="utf-8"))["summary"]
-        assert f"{figures['held_out_median']:.0%}" in CALIBRATION_NOTE
+        report = json.loads((DOCS / f"{name}.json").read_text(encoding="utf-8"))
+        assert f"{report['other_splits']['median']['p50']:.0%}" in CALIBRATION_NOTE
+
+
+def test_other_splits_of_the_stored_times_give_the_spread_that_is_reported() -> None:
+    report = json.loads((DOCS / "this-machine.json").read_text(encoding="utf-8"))
+    measured, setting = stored_measurement(DOCS)
+    assert setting == report["setting"] and len(measured) == len(report["points"])
+    few = other_splits(measured, lambda halves: fit(halves, shared_half=False, starts=2), "this-machine", 6)
+    spread = report["other_splits"]
+    assert few["count"] == 6 and few["median"]["max"] <= spread["median"]["max"] + 1e-6
+    assert few["worst"]["max"] <= spread["worst"]["max"] + 1e-6
+    assert few["worst"]["p50"] <= few["worst"]["p95"] <= few["worst"]["max"]
+    assert 0 <= spread["within"] <= 1 and spread["count"] >= 200
+
+
+def test_stored_times_that_are_not_there_are_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(MoEverseError) as caught:
+        stored_measurement(tmp_path)
+    assert caught.value.code == "no_measurement" and caught.value.remedy
 
 
 def test_bounds_can_fail() -> None:

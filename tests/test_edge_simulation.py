@@ -117,6 +117,14 @@ def test_the_clairvoyant_beats_greedy_and_greedy_beats_random(transfer: Deployme
     assert value["optimal"] > value["greedy"] > value["random"]
 
 
+@pytest.mark.parametrize("policy", ["greedy", "optimal", "moe-ppo", "local-only"])
+def test_a_user_alone_with_the_own_device_is_a_deployment(policy: str) -> None:
+    library = load_profiles()
+    here = library.device("laptop-rtx-4090").model_copy(update={"id": "this-machine"})
+    report = simulate("this-machine", policy, requests=12, load=0.5, profiles=library.with_device(here))
+    assert report.lost == 0 and report.stations[-1].requests == 12
+
+
 def test_the_clairvoyant_window_is_an_exact_enumeration(transfer: Deployment) -> None:
     traffic = draw_traffic(transfer, 3, [2], rate_per_s=3 * transfer.capacity_per_s)
     channel = channel_for(transfer, 2)

@@ -14,7 +14,7 @@ from moe_pipeline.cli.border import results_only
 if TYPE_CHECKING:
     from moe_pipeline.edge.simulation_report import SimulationReport
 
-# greedy, optimal, random, local-only, cloud-only, moe-ppo; the engine names them when another is asked for.
+# greedy, priced-greedy, optimal, random, local-only, cloud-only, moe-ppo; the engine names them where another is asked.
 Policies = Annotated[
     list[str] | None,
     typer.Option(
@@ -77,6 +77,7 @@ def run_all(
     import sys
 
     from moe_pipeline.cli.border import printable
+    from moe_pipeline.cli.devices import profiles
     from moe_pipeline.edge.policies import POLICIES
     from moe_pipeline.edge.simulation import simulate as run
     from moe_pipeline.schema.errors import MoEverseError
@@ -86,6 +87,7 @@ def run_all(
             raise MoEverseError(
                 "unknown_policy", f"There is no policy '{name}'.", f"Known: {', '.join(POLICIES)}."
             )
+    library = profiles()  # with this machine, where it was measured
     several = len(policies) * len(seeds) > 1
     reports: dict[str, list[SimulationReport]] = {name: [] for name in policies}
     for name in policies:
@@ -93,7 +95,16 @@ def run_all(
             folder = out / f"{name}-seed-{seed}" if out is not None and several else out
             if several:
                 print(printable(f"{name}, seed {seed}"), file=sys.stderr)
-            found = run(scenario, name, requests=requests, seed=seed, out=folder, load=load, trace=trace)
+            found = run(
+                scenario,
+                name,
+                requests=requests,
+                seed=seed,
+                out=folder,
+                load=load,
+                trace=trace,
+                profiles=library,
+            )
             reports[name].append(found)
     return reports
 

@@ -413,6 +413,8 @@ class Ledger:
     def _first_death(self, t: Array, finish: Array, first: Index, second: Index) -> Array:
         """(B,) when a host of the option is found dead between t and finish; infinity if never."""
         found = np.full(self.batch, np.inf)
+        if not self._deaths:  # also where nobody shares a host: a user alone with the own device
+            return found
         for station in (first, second):
             shared = station < self.d.local
             down = self.traffic.down[self.source, np.minimum(station, self.d.local - 1)]  # (B, K, 2)

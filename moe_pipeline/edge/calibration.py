@@ -251,7 +251,8 @@ def as_profile(measured: Measurement, torch_device: str = "cpu") -> DeviceProfil
                 "eta_compute": efficiency[0],
                 "half_work_gflop": efficiency[1],
                 "eta_memory": assumed(
-                    ETA_MEMORY, "share that a denoiser reaches of a plain copy, fitted in docs/edge.md"
+                    ETA_MEMORY,
+                    "cautious share of a plain copy; calls of this size are bound by arithmetic, docs/edge.md",
                 ),
                 "launch_ms": found(round(measured.launch_ms, 5), "smallest possible call"),
             },

@@ -249,7 +249,7 @@ def _compose(
 
 CALIBRATION_NOTE = (
     "Estimated by the cost model, not measured. Its median error on held-out points, in the middle of 200 random "
-    "splits, is 7% against this project's own denoiser on a two-core machine and 13% against published benchmarks "
+    "splits, is 3% against this project's own denoiser on a two-core machine and 13% against published benchmarks "
     "(docs/edge.md)."
 )
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moe_pipeline.metrics import latency
 from moe_pipeline.metrics.aggregate import DIMENSIONS, normalise, quality_score, semantic_score, total_score
 from moe_pipeline.metrics.latency import NO_COUNTER, ResourceMeter, energy_between, read_energy, summarise
 from moe_pipeline.schema.errors import MoEverseError
@@ -101,9 +102,10 @@ def test_meter_sees_memory_that_came_and_went():
     assert busy.resources.elapsed_s >= 0.05
 
 
-def _zone(root, name, microjoules, limit=1000_000):
+def _zone(root, name, microjoules, limit=1000_000, domain="package-0"):
     zone = root / name
     zone.mkdir(exist_ok=True)
+    (zone / "name").write_text(f"{domain}\n")
     (zone / "energy_uj").write_text(f"{microjoules}\n")
     (zone / "max_energy_range_uj").write_text(f"{limit}\n")
 
@@ -111,7 +113,8 @@ def _zone(root, name, microjoules, limit=1000_000):
 def test_energy_comes_from_package_counters_and_survives_their_wrap(tmp_path):
     _zone(tmp_path, "intel-rapl:0", 900_000)
     _zone(tmp_path, "intel-rapl:1", 100_000)
-    _zone(tmp_path, "intel-rapl:0:0", 5)  # a core inside package 0: counted already
+    _zone(tmp_path, "intel-rapl:0:0", 5, domain="core")  # inside package 0: counted already
+    _zone(tmp_path, "intel-rapl:2", 700_000, domain="psys")  # the board with both packages: counted already
     before, source = read_energy(tmp_path)
     assert "RAPL" in source
     _zone(tmp_path, "intel-rapl:0", 150_000)  # wrapped at 1 J
@@ -121,6 +124,48 @@ def test_energy_comes_from_package_counters_and_survives_their_wrap(tmp_path):
     assert rapl == {"rapl:intel-rapl:0", "rapl:intel-rapl:1"}
     spent = energy_between({n: before[n] for n in rapl}, {n: after[n] for n in rapl})
     assert spent == pytest.approx(0.25 + 0.25)
+
+
+class Driver:
+    """NVIDIA's management library with three GPUs; the middle one is too old for an energy counter."""
+
+    def __init__(self):
+        self.millijoules = {0: 5_000, 2: 90_000}
+        self.open = 0
+
+    def nvmlInit_v2(self):
+        self.open += 1
+        return 0
+
+    def nvmlShutdown(self):
+        self.open -= 1
+        return 0
+
+    def nvmlDeviceGetCount_v2(self, count):
+        count._obj.value = 3
+        return 0
+
+    def nvmlDeviceGetHandleByIndex_v2(self, index, device):
+        device._obj.value = 100 + index.value
+        return 0
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, device, spent):
+        found = self.millijoules.get(device.value - 100)
+        if found is None:
+            return 3  # NVML_ERROR_NOT_SUPPORTED
+        spent._obj.value = found
+        return 0
+
+
+def test_energy_of_gpus_comes_from_the_drivers_library(tmp_path, monkeypatch):
+    driver = Driver()
+    monkeypatch.setattr(latency, "_nvml_library", lambda: driver)
+    with ResourceMeter(rapl_root=tmp_path) as meter:
+        driver.millijoules = {0: 6_500, 2: 91_000}
+    assert meter.resources.energy_j == pytest.approx(2.5)
+    assert meter.resources.energy_source == "NVML (GPUs)" and driver.open == 0
+    monkeypatch.setattr(driver, "nvmlInit_v2", lambda: 9)  # NVML_ERROR_DRIVER_NOT_LOADED
+    assert read_energy(tmp_path) == ({}, NO_COUNTER)
 
 
 def test_no_counter_means_no_figure(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from moe_pipeline.metrics import DEFAULT_METRICS, measure
-from moe_pipeline.metrics.aggregate import DIMENSIONS
+from moe_pipeline.metrics.aggregate import DIMENSIONS, quality_score
 from moe_pipeline.schema.errors import MoEverseError
 from moe_pipeline.schema.metrics import ClipMetrics, EvaluationReport, MetricValue
 from moe_pipeline.studies import evaluate as engine
@@ -230,6 +230,35 @@ def test_quality_appears_only_when_all_seven_are_exact_on_every_clip():
     assert partial.vbench_quality is None and "imaging_quality" in partial.vbench_quality_note
     stand_ins = evaluate_names = _report_with({"x-0.mp4": {"temporal_flickering": (1.0, 3)}})
     assert stand_ins.vbench_quality is None and "subject_consistency" in evaluate_names.vbench_quality_note
+
+
+def test_quality_is_what_vbench_script_makes_of_the_files():
+    """Clips of different length: VBench averages both consistencies over frame pairs."""
+    seven = [n for n in DIMENSIONS if DIMENSIONS[n].group == "quality"]
+    report = _report_with(
+        {
+            "x-0.mp4": {n: (0.9, 15) for n in seven},
+            "y-0.mp4": {n: (0.5, 3) for n in seven},
+        }
+    )
+    _, scores = vbench_documents(report)
+    assert report.vbench_quality == pytest.approx(quality_score({n: scores[n][0] for n in seven}))
+    assert report.vbench_quality > quality_score({n: report.summary[n].mean for n in seven})
+
+
+def test_weights_that_came_later_are_used_and_not_hidden_by_an_old_result(gallery, tmp_path):
+    weights, options = tmp_path / "weights", {"workers": 1, "names": ["loop_closure", "imaging_quality"]}
+    weights.mkdir()
+
+    def again():
+        return evaluate([gallery / "disc.mp4"], out=tmp_path / "out", weights=weights, **options).clips[0]
+
+    assert "no musiq-spaq.safetensors" in again().metrics.skipped["imaging_quality"]
+    assert again().reused
+    (weights / "musiq-spaq.safetensors").write_bytes(b"not tensors")
+    now = again()
+    assert not now.reused and "damaged" in now.metrics.skipped["imaging_quality"]
+    assert again().reused
 
 
 # ---------------------------------------------------------------------------------------------- bad requests

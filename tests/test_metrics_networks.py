@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import known_clips as clips
 import numpy as np
@@ -18,7 +19,7 @@ from moe_pipeline.metrics.catalogue import METRICS, NETWORK_METRICS
 from moe_pipeline.metrics.musiq import MUSIQ, multiscale_patches
 from moe_pipeline.metrics.raft import RAFT
 from moe_pipeline.metrics.viclip import Shape, ViCLIP, fit_context
-from moe_pipeline.metrics.weights import WEIGHTS, available
+from moe_pipeline.metrics.weights import WEIGHTS, available, read_state
 
 PROMPT = "a neon street at night"
 
@@ -144,6 +145,31 @@ def test_small_clips_get_no_figure_from_networks_that_are_undefined_there(weight
     skipped = measure(small, 8.0, names=["dynamic_degree", "motion_smoothness"], weights=weights).skipped
     assert set(skipped) == {"dynamic_degree", "motion_smoothness"}
     assert all("below 128 pixels" in reason for reason in skipped.values())
+
+
+def test_a_frame_too_large_for_all_pairs_is_a_sentence_and_the_others_go_on(weights, clip, monkeypatch):
+    monkeypatch.setattr(networks, "_memory_bytes", lambda: 4 * 16**4)  # 128x128 needs a third more
+    names = ["dynamic_degree", "static_clip", "motion_smoothness", "loop_closure"]
+    result = measure(clip, 8.0, names=names, weights=weights)
+    assert set(result.values) == {"loop_closure"}
+    assert all("more than there is" in result.skipped[name] for name in names[:3])
+
+    def exhausted(_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setitem(networks.SCORES, "imaging_quality", exhausted)
+    result = measure(clip, 8.0, names=["imaging_quality", "loop_closure"], weights=weights)
+    assert "ran out of memory at 128x128" in result.skipped["imaging_quality"] and set(result.values) == {
+        "loop_closure"
+    }
+
+
+def test_frames_in_small_batches_give_the_same_figures(weights, clip, all_measured, monkeypatch):
+    monkeypatch.setattr(networks, "BATCH", 2)
+    names = ["background_consistency", "aesthetic_quality"]
+    parts = measure(clip, 8.0, names=names, weights=weights)
+    for name in names:
+        assert parts.values[name].series == pytest.approx(all_measured.values[name].series, abs=1e-5)
 
 
 def test_a_prompt_is_needed_for_overall_consistency(weights, clip):
@@ -304,6 +330,121 @@ def test_amt_of_a_still_pair_blends_to_the_picture_when_its_heads_are_silent():
 def test_the_flag_follows_raft_where_raft_was_measured(weights, clip, all_measured):
     by_raft = all_measured.value("static_clip")
     assert ("hardly moves" in all_measured.flags) == (by_raft == 1.0)
+
+
+# ---------------------------------------------------------------------------------------- published checkpoints
+
+# Names, shapes and sizes of the published networks, from their own source: princeton-vl/RAFT core/, VBench
+# third_party/amt and third_party/ViCLIP, IQA-PyTorch pyiqa/archs/musiq_arch.py.
+PUBLISHED = {
+    "raft": (
+        RAFT,
+        {
+            "fnet.conv1.weight": (64, 3, 7, 7),
+            "fnet.layer2.0.downsample.0.weight": (96, 64, 1, 1),
+            "fnet.conv2.weight": (256, 128, 1, 1),
+            "cnet.norm1.running_mean": (64,),
+            "cnet.layer3.0.norm3.num_batches_tracked": (),
+            "cnet.layer3.0.downsample.1.weight": (128,),
+            "update_block.encoder.convc1.weight": (256, 324, 1, 1),
+            "update_block.encoder.conv.weight": (126, 256, 3, 3),
+            "update_block.gru.convq2.weight": (128, 384, 5, 1),
+            "update_block.flow_head.conv2.weight": (2, 256, 3, 3),
+            "update_block.mask.2.weight": (576, 256, 1, 1),
+        },
+    ),
+    "amt": (
+        AMT,
+        {
+            "feat_encoder.conv1.weight": (32, 3, 7, 7),
+            "feat_encoder.layer3.0.downsample.0.weight": (96, 64, 1, 1),
+            "feat_encoder.layer2.0.conv1.weight": (16, 32, 1, 1),
+            "feat_encoder.conv2.weight": (84, 96, 1, 1),
+            "encoder.pyramid4.1.1.weight": (56,),
+            "decoder4.convblock.0.0.weight": (112, 113, 3, 3),
+            "decoder4.convblock.1.conv2.0.weight": (20, 20, 3, 3),
+            "decoder4.convblock.2.weight": (112, 48, 4, 4),
+            "decoder3.convblock.1.prelu.weight": (132,),
+            "decoder1.convblock.2.weight": (60, 24, 4, 4),
+            "update4.convc1.weight": (64, 392, 1, 1),
+            "update3.gru.0.weight": (76, 104, 3, 3),
+            "update2.feat_head.2.weight": (20, 76, 3, 3),
+            "update2.flow_head.2.weight": (4, 76, 3, 3),
+            "comb_block.0.weight": (18, 9, 3, 3),
+        },
+    ),
+    "musiq": (
+        MUSIQ,
+        {
+            "conv_root.weight": (64, 3, 7, 7),
+            "block1.conv_proj.weight": (256, 64, 1, 1),
+            "block1.gn_proj.bias": (256,),
+            "embedding.weight": (384, 16384),
+            "transformer_encoder.posembed_input.position_emb": (1, 100, 384),
+            "transformer_encoder.scaleembed_input.scale_emb": (3, 384),
+            "transformer_encoder.cls": (1, 1, 384),
+            "transformer_encoder.transformer.encoderblock_13.attention.query.bias": (384,),
+            "transformer_encoder.transformer.encoderblock_13.mlp.fc1.weight": (1152, 384),
+            "transformer_encoder.encoder_norm.weight": (384,),
+            "head.weight": (1, 384),
+        },
+    ),
+    "viclip": (
+        ViCLIP,
+        {
+            "temp": (),
+            "vision_encoder.conv1.weight": (1024, 3, 1, 14, 14),
+            "vision_encoder.class_embedding": (1024,),
+            "vision_encoder.positional_embedding": (257, 1024),
+            "vision_encoder.temporal_positional_embedding": (1, 8, 1024),
+            "vision_encoder.transformer.resblocks.23.attn.in_proj_weight": (3072, 1024),
+            "vision_encoder.transformer.resblocks.23.mlp.c_proj.weight": (1024, 4096),
+            "vision_encoder.proj": (1024, 768),
+            "text_encoder.token_embedding.weight": (49408, 768),
+            "text_encoder.positional_embedding": (32, 768),
+            "text_encoder.transformer.resblocks.11.attn.out_proj.bias": (768,),
+            "text_encoder.ln_final.weight": (768,),
+            "text_encoder.text_projection": (768, 768),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_names_and_shapes_are_those_of_the_published_checkpoints(name):
+    build, known = PUBLISHED[name]
+    with torch.device("meta"):
+        network = build()
+    shapes = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    assert {key: shapes.get(key) for key in known} == known
+    if name == "raft":  # the paper's 5.3 M; the shared norms of the context network stand twice in the file
+        assert sum(p.numel() for p in network.parameters()) == 5_257_536
+    if name == "viclip":
+        shape = networks.viclip_shape(network.state_dict())
+        assert shape == Shape()
+
+
+def test_the_documented_conversion_makes_the_documented_files(tmp_path, monkeypatch):
+    document = (Path(__file__).resolve().parent.parent / "docs" / "metrics.md").read_text(encoding="utf-8")
+    snippet = document.split("```python\n")[1].split("```")[0]
+    tensors = {"head.weight": torch.ones(1, 2)}
+    published = {  # MUSIQ's file is the bare dictionary: pyiqa loads it so
+        "raft-things.pth": {f"module.{key}": value for key, value in tensors.items()},
+        "amt-s.pth": {"epoch": 3, "state_dict": tensors},
+        "musiq_spaq_ckpt-358bb6af.pth": tensors,
+        "sa_0_4_vit_l_14_linear.pth": tensors,
+        "ViClip-InternVid-10M-FLT.pth": {"model": tensors},
+    }
+    for file, content in published.items():
+        torch.save(content, tmp_path / file)
+    (tmp_path / "weights").mkdir()
+    monkeypatch.chdir(tmp_path)
+    exec(compile(snippet, "docs/metrics.md", "exec"), {})
+    for key, source in WEIGHTS.items():
+        if source.hub is None:
+            assert torch.equal(
+                read_state(tmp_path / "weights" / f"{key}.safetensors")["head.weight"], torch.ones(1, 2)
+            )
 
 
 def test_every_network_metric_says_which_weights_it_needs():

@@ -209,6 +209,18 @@ def test_dynamic_degree_rule_on_the_published_examples():
     assert sampled_indices(81, 16.0) == list(range(0, 81, 2)) and len(sampled_indices(121, 24.0)) == 41
 
 
+@pytest.mark.parametrize("dx", [0, 6])
+def test_a_clip_that_leaves_one_sampled_frame_does_not_move_as_vbench_has_it(dx):
+    """Two frames at 24 fps: every third is looked at, so one; VBench's loop over pairs never runs and says no."""
+    two = clips.shifted(dx, frames=2)
+    short = measure(two, 24.0, names=["dynamic_degree_flow", "motion_magnitude"])
+    assert short.value("dynamic_degree_flow") == 0.0 and len(short.values["dynamic_degree_flow"].series) == 1
+    assert (short.value("motion_magnitude") > 1.0) == (dx == 6)  # the amount of motion is still told
+    assert (
+        measure(two, 8.0, names=["dynamic_degree_flow"]).value("dynamic_degree_flow") == 1.0
+    )  # round(4 * 2 / 16) = 0
+
+
 def test_static_filter_rule():
     frames = np.zeros((16, 256, 256, 3), np.uint8)
 
@@ -306,6 +318,18 @@ def test_object_swap_lowers_subject_more_than_scene_consistency():
         for name in ("subject", "background")
     }
     assert drops["subject"] > drops["background"] > 0
+
+
+def test_consistency_asked_for_alone_still_says_at_which_motion_it_was_reached():
+    name = "background_consistency_pack"
+    encoder = MeanColour()
+    frozen = measure(clips.frozen(4), 8.0, names=[name], features=encoder)
+    assert set(frozen.values) == {name} and frozen.flags == ["frozen", "hardly moves"]
+    assert "at 0.00 ×" in frozen.values[name].note and "proves little" in frozen.values[name].note
+    moving = measure(clips.shifted(6, frames=4), 8.0, names=[name], features=encoder)
+    assert moving.flags == [] and "× the movement threshold" in moving.values[name].note
+    tiny = measure(clips.shifted(1, frames=4, side=8), 8.0, names=[name], features=encoder)
+    assert "unknown amount of motion" in tiny.values[name].note
 
 
 def test_features_that_break_their_promise_are_named():

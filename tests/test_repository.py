@@ -18,7 +18,7 @@ MAX_REPOSITORY_BYTES = 120_000_000  # without history
 
 PICKLES = {".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".npy", ".npz", ".joblib"}
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "manager", "managers", "common", "misc"}
-OPTIONAL = {"spaces", "pynvml"}  # used where they exist: on a ZeroGPU Space, beside an NVIDIA driver
+OPTIONAL = {"spaces"}  # used where it exists: on a ZeroGPU Space
 HEAVY = {
     "torch",
     "gradio",

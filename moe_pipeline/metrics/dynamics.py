@@ -52,12 +52,14 @@ def moves(pair_scores: Floats, sampled: int, shorter_side: int) -> bool:
 def dynamic_degree(frames: Frames, fps: float, magnitude: Magnitude) -> tuple[float, Floats]:
     """1.0 when the clip moves by VBench's rule, else 0.0; series: largest-5 % flow of each sampled pair in pixels.
 
-    Raises Undefined for fewer than two frames after subsampling.
+    A clip shorter than an eighth of a second leaves one sampled frame and no pair: VBench says that it does not move,
+    and so does this; its series is the flow from the first frame to the last, which decides nothing. Raises Undefined
+    for one frame.
     """
     need_frames(frames, 2)
     indices = sampled_indices(len(frames), fps)
-    if len(indices) < 2:  # a clip shorter than an eighth of a second
-        indices = [0, len(frames) - 1]
+    if len(indices) < 2:
+        return 0.0, np.array([largest_mean(magnitude(0, len(frames) - 1), 0.05)])
     scores = np.array([largest_mean(magnitude(a, b), 0.05) for a, b in pairwise(indices)])
     return float(moves(scores, len(indices), min(frames.shape[1:3]))), scores
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import threading
@@ -9,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -183,6 +185,9 @@ def _rapl(root: Path) -> dict[str, _Counter]:
         if zone.name.count(":") != 1:
             continue
         try:
+            # "psys" counts the whole board, packages included: added to them it would count them twice
+            if not (zone / "name").read_text().startswith("package"):
+                continue
             energy = int((zone / "energy_uj").read_text()) / 1e6
             limit = int((zone / "max_energy_range_uj").read_text()) / 1e6
         except (OSError, ValueError):  # readable by root only on most systems
@@ -192,20 +197,40 @@ def _rapl(root: Path) -> dict[str, _Counter]:
 
 
 def _nvml() -> dict[str, _Counter]:
-    """Total energy of each GPU since the driver was loaded, where NVML and its Python binding are there."""
-    try:
-        import pynvml  # type: ignore[import-not-found,unused-ignore]
-    except ImportError:
+    """Total energy of each GPU since the driver was loaded, by the driver's own library; {} where it is not there.
+
+    A GPU without such a counter is left out, the others count (nvmlDeviceGetTotalEnergyConsumption, millijoules).
+    """
+    library = _nvml_library()
+    count = ctypes.c_uint(0)
+    if library is None or library.nvmlInit_v2() != 0:
         return {}
+    found = {}
     try:
-        pynvml.nvmlInit()
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        return {
-            f"nvml:{i}": _Counter(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000.0, None)
-            for i, handle in enumerate(handles)
-        }
-    except pynvml.NVMLError:
+        if library.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0:
+            return {}
+        for i in range(count.value):
+            device, spent = ctypes.c_void_p(), ctypes.c_ulonglong(0)
+            if (
+                library.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(i), ctypes.byref(device)) == 0
+                and library.nvmlDeviceGetTotalEnergyConsumption(device, ctypes.byref(spent)) == 0
+            ):
+                found[f"nvml:{i}"] = _Counter(spent.value / 1000.0, None)
+    except AttributeError:  # a driver older than the counter
         return {}
+    finally:
+        library.nvmlShutdown()
+    return found
+
+
+def _nvml_library() -> Any:
+    """NVIDIA's management library, which comes with the driver; None where there is no driver."""
+    for name in ("libnvidia-ml.so.1", "nvml.dll"):
+        try:
+            return ctypes.CDLL(name)
+        except OSError:
+            continue
+    return None
 
 
 def _reset_cuda_peak() -> None:

@@ -108,7 +108,7 @@ def measure(
                 result.skipped[name] = str(reason)
             result.costs_ms[name] = round((time.perf_counter() - before) * 1000.0, 3)
         _headline(result)
-        _flag(result)
+        _flag(result, context)
     result.elapsed_ms = (time.perf_counter() - started) * 1000.0
     return result
 
@@ -159,23 +159,42 @@ def _headline(result: ClipMetrics) -> None:
     result.dynamic_degree = degree if degree is not None else result.value("dynamic_degree_flow")
 
 
-def _flag(result: ClipMetrics) -> None:
-    """Flags against first-frame collapse, and the motion beside every consistency figure."""
+def _flag(result: ClipMetrics, clip: ClipContext) -> None:
+    """Flags against first-frame collapse, and the motion beside every consistency figure.
+
+    A consistency figure that was asked for alone brings its motion with it: what the flags need is then measured for
+    them, and shown nowhere else.
+    """
+    consistent = [
+        value
+        for name, value in result.values.items()
+        if METRICS[name].dimension in ("subject_consistency", "background_consistency")
+    ]
+
+    def known(name: str) -> float | None:
+        if name in result.values or name in result.skipped or not consistent:
+            return result.value(name)
+        try:
+            return MEASURES[name](clip).value
+        except Undefined:
+            return None
+
     static = result.value("static_clip")
     if static is None:
-        static = result.value("static_clip_flow")
-    if result.value("temporal_flickering") == 1.0:
+        static = known("static_clip_flow")
+    if known("temporal_flickering") == 1.0:
         result.flags.append("frozen")
         static = 1.0
     if static == 1.0:
         result.flags.append("hardly moves")
-    motion = result.value("motion_magnitude")
-    for name, value in result.values.items():
-        if "consistency" in name and METRICS[name].dimension != "overall_consistency" and motion is not None:
-            at = f"at {motion:.2f} × the movement threshold"
-            if "hardly moves" in result.flags:
-                at += "; the clip hardly moves, so this figure proves little"
-            value.note = f"{value.note}; {at}" if value.note else at
+    if not consistent:
+        return
+    motion = known("motion_magnitude")
+    at = "at an unknown amount of motion" if motion is None else f"at {motion:.2f} × the movement threshold"
+    if "hardly moves" in result.flags:
+        at += "; the clip hardly moves, so this figure proves little"
+    for value in consistent:
+        value.note = f"{value.note}; {at}" if value.note else at
 
 
 # ------------------------------------------------------------------------------------- one function per metric

@@ -55,8 +55,14 @@ class Inputs:
 
 @torch.no_grad()
 def score(name: str, clip: Inputs) -> NetworkScore:
-    """The figure of one of NETWORK_METRICS. Raises Undefined when weights, frames or prompt do not allow it."""
-    return SCORES[name](clip)
+    """The figure of one of NETWORK_METRICS. Raises Undefined when weights, frames, prompt or memory do not allow it."""
+    try:
+        return SCORES[name](clip)
+    except RuntimeError as error:
+        if "memory" not in str(error):  # torch has a class of its own for this on CUDA only
+            raise
+        height, width = clip.frames.shape[1:3]
+        raise Undefined(f"the network ran out of memory at {width}x{height}; scale the clip down") from error
 
 
 def _device() -> torch.device:
@@ -201,24 +207,31 @@ def viclip_shape(state: dict[str, Tensor]) -> Shape:
 # ------------------------------------------------------------------------------------------------- scores
 
 
-def _features(images: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
-    return torch.cat([run(chunk) for chunk in images.split(BATCH)])
+def _features(frames: Frames, run: Callable[[Frames], Tensor]) -> Tensor:
+    """Pre-processing and network over a few frames at a time, so that a long 4K clip is never whole in float32."""
+    return torch.cat([run(frames[t : t + BATCH]) for t in range(0, len(frames), BATCH)])
 
 
 def _subject_consistency(clip: Inputs) -> NetworkScore:
     need_frames(clip.frames, 2)
     network = _dino(find_folder("dino-vitb16", clip.weights))
-    images = preprocess.for_dino(clip.frames, _device())
-    features = _features(images, lambda x: network(x, interpolate_pos_encoding=True).last_hidden_state[:, 0])
-    return _consistency(features)
+
+    def run(frames: Frames) -> Tensor:
+        images = preprocess.for_dino(frames, _device())
+        return network(images, interpolate_pos_encoding=True).last_hidden_state[:, 0]
+
+    return _consistency(_features(clip.frames, run))
 
 
 def _background_consistency(clip: Inputs) -> NetworkScore:
     need_frames(clip.frames, 2)
     network = _clip(find_folder("clip-vit-b-32", clip.weights))
+    return _consistency(_clip_features(clip.frames, network))
+
+
+def _clip_features(frames: Frames, network: Any) -> Tensor:
     side = network.config.image_size
-    features = _features(preprocess.for_clip(clip.frames, _device(), side), lambda x: network(x).image_embeds)
-    return _consistency(features)
+    return _features(frames, lambda x: network(preprocess.for_clip(x, _device(), side)).image_embeds)
 
 
 def _consistency(features: Tensor) -> NetworkScore:
@@ -265,8 +278,29 @@ def _static_clip(clip: Inputs) -> NetworkScore:
     return NetworkScore(float(value), series, "largest 2 % of flow, pixels")
 
 
+def _memory_bytes() -> int:
+    """Memory of the device that the networks run on, all of it."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()[1])
+    import psutil
+
+    return int(psutil.virtual_memory().total)
+
+
 def _need_side(frames: Frames) -> None:
-    """VBench's flow networks divide by zero on clips below this size; there is no figure of VBench's to give."""
+    """VBench's flow networks divide by zero on clips below this size; there is no figure of VBench's to give.
+
+    Nor is there one where the products of all pairs of places (an eighth of the size, float32, and the pyramid over
+    them, 4/3) exceed the whole memory: a 4K frame takes 90 GB, and asking for that can end the process.
+    """
+    places = math.prod(math.ceil(side / 8) for side in frames.shape[1:3])
+    needed = 4 * places * places * 4 // 3
+    if needed > _memory_bytes():
+        size = f"{frames.shape[2]}x{frames.shape[1]}"
+        raise Undefined(
+            f"VBench's network takes {needed / 1e9:.0f} GB of memory at {size}, more than there is; scale the clip "
+            "down"
+        )
     if min(frames.shape[1:3]) < LEAST_SIDE:
         size = f"{frames.shape[2]}x{frames.shape[1]}"
         raise Undefined(
@@ -277,8 +311,7 @@ def _need_side(frames: Frames) -> None:
 def _aesthetic_quality(clip: Inputs) -> NetworkScore:
     network = _clip(find_folder("clip-vit-l-14", clip.weights))
     head = _aesthetic_head(find_file("laion-aesthetic", clip.weights))
-    side = network.config.image_size
-    features = _features(preprocess.for_clip(clip.frames, _device(), side), lambda x: network(x).image_embeds)
+    features = _clip_features(clip.frames, network)
     if features.shape[1] != head.in_features:
         raise Undefined(
             f"the aesthetic head takes {head.in_features} numbers, CLIP gives {features.shape[1]}"
@@ -289,8 +322,8 @@ def _aesthetic_quality(clip: Inputs) -> NetworkScore:
 
 def _imaging_quality(clip: Inputs) -> NetworkScore:
     network = _musiq(find_file("musiq-spaq", clip.weights))
-    images = preprocess.for_musiq(clip.frames, _device())
-    series = torch.cat([network(image) for image in images.split(1)]).cpu().numpy() / 100.0
+    one_by_one = [network(preprocess.for_musiq(clip.frames[[t]], _device())) for t in range(len(clip.frames))]
+    series = torch.cat(one_by_one).cpu().numpy() / 100.0
     return NetworkScore(float(np.mean(series)), series, "imaging quality of frame")
 
 

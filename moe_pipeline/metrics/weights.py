@@ -122,11 +122,25 @@ def read_state(file: Path) -> dict[str, Tensor]:
 
 def available(weights: Path | None) -> dict[str, bool]:
     """Which networks' weights are at hand, by key."""
-    found = {}
+    return {key: found is not None for key, found in _places(weights).items()}
+
+
+def state_of(weights: Path | None) -> list[str]:
+    """Which weights are at hand, with size and time of each file: a result belongs to these and to no others."""
+    lines = []
+    for key, place in _places(weights).items():
+        if place is not None:
+            about = (place / "model.safetensors" if place.is_dir() else place).stat()
+            lines.append(f"{key}:{about.st_size}:{about.st_mtime_ns}")
+    tokenizer = weights is not None and (weights / "viclip-tokenizer").is_dir()
+    return [*lines, "viclip-tokenizer"] if tokenizer else lines
+
+
+def _places(weights: Path | None) -> dict[str, Path | None]:
+    found: dict[str, Path | None] = {}
     for key, source in WEIGHTS.items():
         try:
-            (find_folder if source.hub else find_file)(key, weights)
-            found[key] = True
+            found[key] = (find_folder if source.hub else find_file)(key, weights)
         except Undefined:
-            found[key] = False
+            found[key] = None
     return found

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from moe_pipeline.atomic import write_text
 from moe_pipeline.metrics import METRICS, measure
 from moe_pipeline.metrics.latency import ResourceMeter, latency_of
+from moe_pipeline.metrics.weights import state_of
 from moe_pipeline.schema.errors import MoEverseError
 from moe_pipeline.schema.metrics import ClipMetrics, LatencyMetrics
 from moe_pipeline.schema.record import Environment, PackIdentity
@@ -183,11 +184,11 @@ def _warm_up(pipeline: MoEVideoPipeline, request: SceneRequest) -> None:
 
 
 def _fingerprint(pipeline: MoEVideoPipeline, request: SceneRequest, weights: Path | None) -> str:
-    """What decides a run: the resolved request, the pack's hash, the weights folder, the metric names."""
+    """What decides a run: the resolved request, the pack's hash, the weights at hand, the metric names."""
     parts = [
         pipeline.resolve(request).model_dump(mode="json"),
         pipeline.pack.sha256,
-        None if weights is None else str(weights),
+        None if weights is None else [str(weights), *state_of(weights)],
         sorted(METRICS),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]

@@ -26,6 +26,8 @@ from moe_pipeline._version import __version__
 from moe_pipeline.atomic import write_text
 from moe_pipeline.metrics import METRICS, FeatureEncoder, measure
 from moe_pipeline.metrics.aggregate import DIMENSIONS, missing_for, quality_score
+from moe_pipeline.metrics.catalogue import NETWORK_METRICS
+from moe_pipeline.metrics.weights import state_of
 from moe_pipeline.schema.errors import MoEverseError
 from moe_pipeline.schema.metrics import ClipEvaluation, EvaluationReport, MetricSummary
 from moe_pipeline.studies import clip_sources, evaluation_files
@@ -45,11 +47,14 @@ class Settings:
     features: Callable[[], FeatureEncoder] | None = (
         None  # a module-level function: workers are fresh processes
     )
+    weights_state: tuple[str, ...] = ()  # which networks' files are at hand, where networks are asked for
 
     def fingerprint(self, prompt: str | None) -> str:
         """Hash of the settings, the prompt and the code version: half of a result's file name."""
         maker = None if self.features is None else f"{self.features.__module__}.{self.features.__qualname__}"
         parts = [__version__, self.names, self.weights, self.max_frames, maker, prompt, sorted(METRICS)]
+        if self.weights_state:
+            parts.append(self.weights_state)
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
 
 
@@ -91,6 +96,7 @@ def evaluate(
         None if weights is None else str(weights),
         max_frames,
         features,
+        _weights_state(names, weights),
     )
     sources = clip_sources.find_clips(paths, clip_sources.prompt_rule(prompt, prompts))
     folder = None if out is None else evaluation_files.prepare_folder(Path(out))
@@ -100,6 +106,13 @@ def evaluate(
     if folder is not None:
         report.written = evaluation_files.write_report(report, folder, vbench=layout == "vbench")
     return report
+
+
+def _weights_state(names: Sequence[str] | None, weights: str | os.PathLike[str] | None) -> tuple[str, ...]:
+    """State of the networks' files, so that weights which came later are used and not hidden by an old result."""
+    if weights is None and not set(names or ()) & set(NETWORK_METRICS):
+        return ()
+    return tuple(state_of(None if weights is None else Path(weights)))
 
 
 def _check_arguments(
@@ -299,8 +312,10 @@ def summarise(clips: list[ClipEvaluation]) -> EvaluationReport:
     names = [name for name in METRICS if any(_has(clip, name) for clip in clips)]
     report = EvaluationReport(clips=clips, summary={name: _summary_of(name, clips) for name in names})
     exact = {
-        name: entry.mean
-        for name, entry in report.summary.items()
+        name: evaluation_files.vbench_average(
+            name, clips
+        )  # what VBench's script reads, not the mean over clips
+        for name in report.summary
         if name in DIMENSIONS and DIMENSIONS[name].group == "quality"
     }
     missing = missing_for("quality", exact)

@@ -100,6 +100,11 @@ def vbench_documents(report: EvaluationReport) -> tuple[list[dict[str, Any]], di
     return full, {name: _vbench_dimension(name, measured) for name in exact}
 
 
+def vbench_average(name: str, clips: list[ClipEvaluation]) -> float:
+    """VBench's own average of a dimension over the clips that have it: over frame pairs for the two consistencies."""
+    return float(_vbench_dimension(name, clips)[0])
+
+
 def _vbench_prompt(clip: ClipEvaluation) -> str:
     stem = Path(clip.name).stem
     return clip.prompt or prompt_of_name(stem) or stem

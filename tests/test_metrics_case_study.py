@@ -38,7 +38,11 @@ def run(prompt, seed, mode, flags=(), **values):
         subtasks=["a", "b"],
         warnings=[],
         metrics=metrics,
-        latency=LatencyMetrics(total_ms=2000.0 if mode == "moe" else 1000.0),
+        latency=LatencyMetrics(
+            total_ms=2000.0 if mode == "moe" else 1000.0,
+            time_to_first_preview_ms=90.0 if mode == "moe" else 50.0,
+            peak_cuda_bytes=3_000_000,
+        ),
         environment=ENVIRONMENT,
         pack=PackIdentity(id="p", version="1", sha256="0"),
     )
@@ -168,6 +172,8 @@ def test_a_still_clip_does_not_win_consistency_unnoticed():
 def test_latency_is_compared_as_cost():
     report = study(0.0, "imaging_statistics")
     assert report.latency["total_ms"].verdict == "single better"
+    assert report.latency["time_to_first_preview_ms"].difference == pytest.approx(40.0)
+    assert "| peak CUDA memory | 3 MB | 3 MB |" in markdown(report)
     assert "energy_j" not in report.latency and "no counter" in markdown(report)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from moe_pipeline.cli.evaluate import report_text
 from moe_pipeline.metrics import DEFAULT_METRICS, measure
 from moe_pipeline.metrics.aggregate import DIMENSIONS, quality_score
 from moe_pipeline.schema.errors import MoEverseError
@@ -56,6 +57,38 @@ def test_bad_clips_are_sentences_and_the_others_are_measured(gallery):
     eight = report.summary["warping_error_8"]
     assert eight.measured == 3 and "at least 9 frames" in eight.missing["frames"]
     assert by_name["frames"].fps == 8.0 and "assumed" in by_name["frames"].notes[0]
+
+
+def test_the_table_says_why_figures_are_missing_and_what_was_assumed(gallery, tmp_path):
+    weights, one = tmp_path / "weights", tmp_path / "one-0.mp4"
+    weights.mkdir()
+    write_mp4(clips.frozen(1), one, 8.0)
+    names = ["temporal_flickering", "loop_closure", "warping_error_8", "imaging_quality"]
+    report = evaluate(
+        [gallery / "frames", gallery / "disc.mp4", one], names=names, workers=1, weights=weights
+    )
+    text = report_text(report, None)
+    assert (
+        "Left out of one-0.mp4: Temporal flickering, Loop closure (needs at least 2 frames, the clip has 1 frame)."
+        in text
+    )
+    assert (
+        "Left out of frames: Warping error over 8 frames (needs at least 9 frames, the clip has 4 frames)."
+        in text
+    )
+    assert "Left out of frames, disc.mp4, one-0.mp4: Imaging quality (needs the weights of MUSIQ" in text
+    assert "Note: frames: A folder of frames has no frame rate; 8 fps assumed." in text
+
+
+def test_a_limit_of_frames_is_told_where_it_cut(gallery):
+    found = evaluate(
+        [gallery / "disc.mp4", gallery / "frames"], names=["loop_closure"], workers=1, max_frames=6
+    )
+    cut, whole = found.clips
+    assert cut.frames == 6 and "Only the first 6 frames" in cut.notes[-1]
+    assert whole.frames == 4 and not any("Only the first" in note for note in whole.notes)
+    with pytest.raises(MoEverseError, match="limit of 0 frames"):
+        evaluate([gallery / "disc.mp4"], names=["loop_closure"], max_frames=0)
 
 
 def test_figures_are_those_of_measure(gallery):

@@ -39,6 +39,12 @@ def evaluate(
     metric: Annotated[
         list[str] | None, typer.Option("--metric", help="Measure only this; may be repeated.")
     ] = None,
+    max_frames: Annotated[
+        int | None,
+        typer.Option(
+            "--max-frames", help="Measure only the first so many frames of each clip (long 4K clips)."
+        ),
+    ] = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Processes. Default: one a core.")] = None,
     json: opt.Json = False,
 ) -> None:
@@ -70,6 +76,7 @@ def evaluate(
                 progress=clip_done,
                 names=metric or None,
                 weights=weights,
+                max_frames=max_frames,
                 features=features,
             )
         if json:
@@ -84,6 +91,35 @@ def not_measured(clip: ClipEvaluation) -> str:
     """Why a clip has no figures, with its name once."""
     error = clip.error or ""
     return error if clip.name in error else f"{clip.name}: {error}"
+
+
+def notes(report: EvaluationReport) -> list[str]:
+    """What a reader must know about the clips themselves (variable rate, an assumed rate), alike ones together."""
+    by_note: dict[str, list[str]] = {}
+    for clip in report.clips:
+        for note in clip.notes:
+            by_note.setdefault(note, []).append(clip.name)
+    return [f"Note: {_named(clips)}: {note}" for note, clips in by_note.items()]
+
+
+def left_out(report: EvaluationReport) -> list[str]:
+    """Why figures are missing of clips that could be read: one sentence for each reason."""
+    from moe_pipeline.metrics import METRICS
+
+    by_reason: dict[str, tuple[list[str], list[str]]] = {}
+    for clip in report.clips:
+        for name, reason in (clip.metrics.skipped if clip.metrics else {}).items():
+            titles, clips = by_reason.setdefault(reason, ([], []))
+            titles.append(METRICS[name].title)
+            clips.append(clip.name)
+    return [
+        f"Left out of {_named(list(dict.fromkeys(clips)))}: {', '.join(dict.fromkeys(titles))} ({reason})."
+        for reason, (titles, clips) in by_reason.items()
+    ]
+
+
+def _named(clips: list[str]) -> str:
+    return ", ".join(clips) if len(clips) <= 3 else f"{len(clips)} clips ({clips[0]}, ...)"
 
 
 def report_text(report: EvaluationReport, out: Path | None) -> str:
@@ -123,6 +159,8 @@ def report_text(report: EvaluationReport, out: Path | None) -> str:
         lines.append(text_table(head, rows))
     flags = [f"{c.name}: {', '.join(c.metrics.flags)}" for c in report.clips if c.metrics and c.metrics.flags]
     lines += [f"Note: {flag}." for flag in flags]
+    lines += notes(report)
+    lines += left_out(report)
     lines += [f"Not measured: {not_measured(clip)}" for clip in report.clips if clip.error is not None]
     measured = len(report.clips) - len(report.failed)
     lines.append(f"{measured} of {len(report.clips)} clips measured in {report.elapsed_s:.1f} s.")

@@ -296,9 +296,15 @@ def _comparisons(names: list[str], pairs: list[tuple[CaseRun, CaseRun]]) -> dict
 
 
 LATENCY_FIGURES: dict[str, str] = {
-    "total_ms": "whole run", "step_p50_ms": "denoising step, median", "step_p95_ms": "denoising step, 95th percentile",
-    "real_time_factor": "real-time factor", "peak_rss_bytes": "peak memory", "energy_j": "energy",
-}  # fmt: skip
+    "time_to_first_preview_ms": "first preview",
+    "total_ms": "whole run",
+    "step_p50_ms": "denoising step, median",
+    "step_p95_ms": "denoising step, 95th percentile",
+    "real_time_factor": "real-time factor",
+    "peak_rss_bytes": "peak memory",
+    "peak_cuda_bytes": "peak CUDA memory",
+    "energy_j": "energy",
+}
 
 
 def _latency_comparisons(pairs: list[tuple[CaseRun, CaseRun]]) -> dict[str, CaseComparison]:

@@ -90,7 +90,7 @@ def evaluate(
         MoEverseError: nothing to measure, a bad prompts file, an unwritable folder, an unknown metric.
     """
     started = time.perf_counter()
-    _check_arguments(names, workers, layout, out, prompt, prompts)
+    _check_arguments(names, workers, layout, out, prompt, prompts, max_frames)
     settings = Settings(
         None if names is None else tuple(names),
         None if weights is None else str(weights),
@@ -122,12 +122,17 @@ def _check_arguments(
     out: object,
     prompt: str | None,
     prompts: object,
+    max_frames: int | None,
 ) -> None:
     for name in names or ():
         if name not in METRICS:
             raise MoEverseError(
                 "unknown_metric", f"There is no metric {name!r}.", "Known: " + ", ".join(METRICS)
             )
+    if max_frames is not None and max_frames < 1:
+        raise MoEverseError(
+            "bad_frame_limit", f"A limit of {max_frames} frames leaves nothing to read.", "Give at least 1."
+        )
     if workers is not None and workers < 1:
         raise MoEverseError("bad_workers", f"{workers} workers cannot measure.", "Give at least 1.")
     if layout not in ("plain", "vbench"):
@@ -158,6 +163,8 @@ def evaluate_clip(source: ClipEvaluation, settings: Settings) -> ClipEvaluation:
         clip = read_video(source.path, settings.max_frames)
         result.frames, result.height, result.width = clip.frames.shape[:3]
         result.fps, result.notes = clip.fps, list(clip.notes)
+        if settings.max_frames is not None and result.frames == settings.max_frames:
+            result.notes.append(f"Only the first {result.frames} frames were asked for.")
         result.metrics = measure(
             clip.frames,
             clip.fps,

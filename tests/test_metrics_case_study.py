@@ -169,6 +169,23 @@ def test_a_still_clip_does_not_win_consistency_unnoticed():
     assert "Only pairs in which both clips move (2 pairs)" in markdown(report)
 
 
+def test_pairs_that_move_decide_consistency_and_still_clips_win_nothing():
+    name = "background_consistency_pack"
+    still = study(0.3, name, flags=["hardly moves"])  # every clip of the mixture stands still, and is ahead
+    assert still.comparisons[name].low > 0 and still.comparisons[name].verdict == "undecided"
+    assert still.moving_only == {} and "In no pair do both clips move" in markdown(still)
+    runs = []
+    for p in range(14):
+        frozen = p < 7
+        flags = ["hardly moves"] if frozen else []
+        runs.append(run(p, 0, "single", background_consistency_pack=0.7, imaging_statistics=0.5))
+        ahead = 1.0 if frozen else 0.65  # ahead over all pairs, behind wherever it moves
+        runs.append(run(p, 0, "moe", flags, background_consistency_pack=ahead, imaging_statistics=0.6))
+    report = compare_runs(runs, ["x"] * 14, [0])
+    assert report.comparisons[name].difference > 0 and report.comparisons[name].verdict == "single better"
+    assert report.comparisons["imaging_statistics"].verdict == "mixture better"  # not won by standing still
+
+
 def test_latency_is_compared_as_cost():
     report = study(0.0, "imaging_statistics")
     assert report.latency["total_ms"].verdict == "single better"

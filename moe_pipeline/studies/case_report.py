@@ -91,12 +91,14 @@ def metric_table(comparisons: dict[str, CaseComparison]) -> str:
 def _moving(report: CaseStudyReport) -> str:
     if not report.moving_only:
         flagged = sum("hardly moves" in run.metrics.flags for run in report.runs)
-        return "Every clip moves, so no clip wins consistency by standing still.\n" if not flagged else ""
+        if not flagged:
+            return "Every clip moves, so no clip wins consistency by standing still.\n"
+        return "In no pair do both clips move, so consistency is undecided here, whatever its figures.\n"
     pairs = next(iter(report.moving_only.values())).pairs
     return (
         f"### Only pairs in which both clips move ({pairs} pairs)\n\nA clip that stands still wins every consistency "
-        "figure without showing anything; this table leaves such pairs out.\n\n"
-        + metric_table(report.moving_only)
+        "figure without showing anything; this table leaves such pairs out, and its verdicts on consistency are those "
+        "of the first table, too.\n\n" + metric_table(report.moving_only)
     )
 
 

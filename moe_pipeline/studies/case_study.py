@@ -261,18 +261,31 @@ def compare_runs(runs: list[CaseRun], prompts: list[str], seeds: list[int]) -> C
     pairs = _pairs(runs)
     moving = [pair for pair in pairs if not any("hardly moves" in run.metrics.flags for run in pair)]
     names = [name for name in METRICS if any(name in run.metrics.values for run in runs)]
+    comparisons, moving_only = _comparisons(names, pairs), {}
+    if len(moving) < len(pairs):
+        moving_only = _comparisons(names, moving)
+        _judge_consistency(comparisons, moving_only)
     return CaseStudyReport(
         pack=runs[0].pack,
         environment=runs[0].environment,
         prompts=prompts,
         seeds=seeds,
         runs=runs,
-        comparisons=_comparisons(names, pairs),
-        moving_only=_comparisons(names, moving) if len(moving) < len(pairs) else {},
+        comparisons=comparisons,
+        moving_only=moving_only,
         latency=_latency_comparisons(pairs),
         aligned=any(METRICS[name].dimension == "overall_consistency" for name in names),
         elapsed_s=0.0,
     )
+
+
+def _judge_consistency(
+    comparisons: dict[str, CaseComparison], moving_only: dict[str, CaseComparison]
+) -> None:
+    """A clip that stands still must not win consistency: where some do, pairs in which both clips move decide it."""
+    for name, found in comparisons.items():
+        if METRICS[name].dimension in ("subject_consistency", "background_consistency"):
+            found.verdict = moving_only[name].verdict if name in moving_only else "undecided"
 
 
 def _pairs(runs: list[CaseRun]) -> list[tuple[CaseRun, CaseRun]]:

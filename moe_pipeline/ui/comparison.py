@@ -66,6 +66,10 @@ def comparison_finished(
     return {**view, "state": "done", "headline": headline, "rows": comparison_rows(runs, catalogue)}
 
 
+WON_BY_STANDING_STILL = ("subject_consistency", "background_consistency")
+STANDS_STILL = "The higher of the two hardly moves, so it does not win."
+
+
 def comparison_rows(runs: Mapping[str, RunRecord], catalogue: Mapping[str, MetricInfo]) -> list[View]:
     """Every figure both clips have, which of the two is better where there is a better, and the measured time."""
     moe, single = runs["moe"].metrics, runs["single"].metrics
@@ -77,7 +81,14 @@ def comparison_rows(runs: Mapping[str, RunRecord], catalogue: Mapping[str, Metri
         better = ""
         if info.direction != "none" and abs(left - right) > 1e-9:
             better = "moe" if (left > right) == (info.direction == "higher") else "single"
-        row = {"title": info.title, "words": info.plain_words, "direction": DIRECTIONS[info.direction]}
+        words = info.plain_words
+        if (
+            better
+            and info.dimension in WON_BY_STANDING_STILL
+            and "hardly moves" in runs[better].metrics.flags
+        ):
+            better, words = "", f"{words} {STANDS_STILL}"
+        row = {"title": info.title, "words": words, "direction": DIRECTIONS[info.direction]}
         rows.append({**row, "moe": display(left, info), "single": display(right, info), "better": better})
     times = {mode: runs[mode].timing.total_ms / 1000 for mode in MODES}
     row = {"title": "Time, measured", "words": TIME_WORDS, "direction": "lower"}

@@ -15,7 +15,8 @@ from PIL import Image
 
 from moe_pipeline import interfaces as ev
 from moe_pipeline.metrics import METRICS
-from moe_pipeline.schema.metrics import ClipMetrics
+from moe_pipeline.metrics.latency import latency_of
+from moe_pipeline.schema.metrics import ClipMetrics, MetricValue
 from moe_pipeline.schema.placement import Placement
 from moe_pipeline.ui import plots
 from moe_pipeline.ui.comparison import (
@@ -260,6 +261,30 @@ def test_comparison_names_the_better_side_by_the_metrics_direction() -> None:
         else:
             assert row["better"] == ("moe" if (left > right) == (info.direction == "higher") else "single")
     assert rows["Time, measured"]["better"] == "single"
+
+
+def test_a_clip_that_stands_still_is_not_called_the_more_consistent_one() -> None:
+    name = "background_consistency_pack"
+    title = scene().catalogue[name].title
+    runs = {"moe": sample_record(), "single": sample_record("single")}
+    for run, value in ((runs["moe"], 0.8), (runs["single"], 1.0)):
+        run.metrics.values[name] = MetricValue(name=name, value=value, exactness="stand-in")
+        run.metrics.flags = []
+
+    def row() -> dict[str, str]:
+        return next(r for r in comparison_rows(runs, scene().catalogue) if r["title"] == title)
+
+    assert row()["better"] == "single" and "does not win" not in row()["words"]
+    runs["single"].metrics.flags = ["hardly moves"]
+    assert row()["better"] == "" and row()["words"].endswith("does not win.")
+
+
+def test_the_facts_give_the_median_and_the_95th_percentile_of_a_step() -> None:
+    record = sample_record()
+    latency = latency_of(record)
+    facts = {fact["title"]: fact["text"] for fact in metrics_view(record, scene().catalogue)["facts"]}
+    assert facts["A step, median"] == f"{latency.step_p50_ms:.0f} ms"
+    assert facts["A step, 95th percentile"] == f"{latency.step_p95_ms:.0f} ms"
 
 
 def test_plots_carry_the_records_numbers() -> None:

@@ -354,6 +354,14 @@ def test_every_scenario_runs_under_every_policy_that_it_allows(scenario: str) ->
         assert report.requests == 12 and np.isfinite(report.mean_ms)
 
 
+@pytest.mark.parametrize("scenario", sorted(load_profiles().scenarios))
+def test_without_a_load_a_scenario_asks_for_less_than_its_hosts_can_serve(scenario: str) -> None:
+    if scenario == "this-machine":
+        return  # what it can serve is known only where it was measured
+    deployment = deployment_of(scenario, load_profiles())
+    assert 0.2 < deployment.rate_per_s / deployment.capacity_per_s < 0.8
+
+
 def test_the_offered_load_is_the_share_of_the_capacity_that_was_asked_for(transfer: Deployment) -> None:
     report = simulate("object-transfer", "greedy", requests=2000, seed=0, load=0.8)
     assert report.offered_load == pytest.approx(0.8, rel=0.08)

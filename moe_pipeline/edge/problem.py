@@ -158,7 +158,7 @@ def memory_needed(problem: Problem, anchor: Anchor, assignment: Sequence[int]) -
 
 def evaluate(problem: Problem, anchor: Anchor, assignment: Sequence[int]) -> Evaluation:
     """Cost and feasibility of a solution; `assignment[e]` is the node index of expert e."""
-    energy = _energy(problem, anchor, assignment)
+    energy = energy_parts(problem, anchor, assignment)
     compute_us, network_us, start_us = _latency(problem, anchor, assignment)
     code, where = "", -1
     for expert, node in enumerate(assignment):
@@ -176,7 +176,8 @@ def evaluate(problem: Problem, anchor: Anchor, assignment: Sequence[int]) -> Eva
     return Evaluation(compute_us, network_us, *energy, code, where, start_us)
 
 
-def _energy(problem: Problem, anchor: Anchor, assignment: Sequence[int]) -> tuple[int, int]:
+def energy_parts(problem: Problem, anchor: Anchor, assignment: Sequence[int]) -> tuple[int, int]:
+    """Microjoules of compute and of radio, all nodes."""
     compute, radio = anchor.compute_uj, anchor.radio_uj
     for expert, node in enumerate(assignment):
         compute += int(problem.compute_uj[expert, node])

@@ -112,6 +112,9 @@ def search(
             # (bound, start, experts left, node that follows or -1, cost so far, kilobytes held, nodes chosen)
             heapq.heappush(queue, (bound, number, experts, -1, int(begin) + part, (), ()))
     seen: set[tuple[int, int, int, tuple[tuple[int, int], ...]]] = set()
+    # Plain lists: the loop below reads single numbers, which numpy is slow at.
+    room, hand, run, weight = (t.tolist() for t in (tables.room, tables.hand, tables.run, tables.weight))
+    by_start: dict[int, tuple[list[list[int]], list[list[int]]]] = {}
     for _ in range(MOST_EXPANSIONS):
         if not queue:
             return None, True
@@ -122,15 +125,18 @@ def search(
             continue
         seen.add((number, left, following, held))
         holds = dict(held)
+        if number not in by_start:
+            by_start[number] = tables.bad[:, number].tolist(), tables.before[:, number].tolist()
+        bad, before = by_start[number]  # (E + 1, D) each
         for node in range(len(problem.nodes)) if following >= 0 else (centre,):
-            handed = int(tables.hand[node, following]) if following >= 0 else 0
-            free = int(tables.room[node]) - holds.get(node, 0)
+            handed = hand[node][following] if following >= 0 else 0
+            free = room[node] - holds.get(node, 0)
             for s in range(left - 1, -1, -1):
-                block = int(tables.weight[left, node] - tables.weight[s, node])
-                if block > free or tables.bad[left, number, node] != tables.bad[s, number, node]:
+                block = weight[left][node] - weight[s][node]
+                if block > free or bad[left][node] != bad[s][node]:
                     break
-                spent = cost + handed + int(tables.run[left, node] - tables.run[s, node])
-                bound = spent + int(tables.before[s, number, node])
+                spent = cost + handed + run[left][node] - run[s][node]
+                bound = spent + before[s][node]
                 if bound <= limit:
                     now = tuple(sorted({**holds, node: holds.get(node, 0) + block}.items()))
                     path = (node,) * (left - s) + chosen

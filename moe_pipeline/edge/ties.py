@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from moe_pipeline.edge.problem import Anchor, Problem, Weights, evaluate
+from moe_pipeline.edge.problem import Anchor, Problem, Weights, energy_parts, evaluate
 from moe_pipeline.edge.solver import Solution
 
 
@@ -18,6 +18,11 @@ def quickest_twin(problem: Problem, solution: Solution, weights: Weights) -> Sol
     for anchor, assignment in _neighbours(problem, solution):
         if not all(problem.allowed[e, d] for e, d in enumerate(assignment)):
             continue
+        if (
+            not weights.latency
+            and sum(energy_parts(problem, anchor, assignment)) != best.evaluation.energy_uj
+        ):
+            continue  # most neighbours: their latency need not be known
         found = evaluate(problem, anchor, assignment)
         same = found.feasible and weights.value(found) == weights.value(best.evaluation)
         if same and found.latency_us < best.evaluation.latency_us:

@@ -28,7 +28,6 @@ from moe_pipeline.packs import EMBEDDED, HubPack, open_any_pack, open_pack
 from moe_pipeline.pipeline import EngineConfig, MoEVideoPipeline
 from moe_pipeline.prompting.expert_text import expert_text
 from moe_pipeline.schema.request import SceneRequest
-from moe_pipeline.studies.case_study import case_study
 from moe_pipeline.testing import check_gate, check_pack
 from moe_pipeline.workloads import request_workloads
 
@@ -681,15 +680,19 @@ def test_commands_take_such_a_folder(copy: Path, tmp_path: Path, capsys: pytest.
     assert (tmp_path / "both" / "side_by_side.mp4").is_file()
 
 
-def test_case_study_runs_on_such_a_folder(copy: Path, tmp_path: Path) -> None:
-    report = case_study(
-        tmp_path / "study", pipeline=opened(write_manifest(copy, small_manifest())), seeds=1, steps=1,
-        prompts=[PROMPT, "a robot waving in a forest with a floating crystal"],
-    )  # fmt: skip
-    assert report.pack.id == "modelscope-1.7b" and len(report.runs) == 4
-    assert {tuple(run.active) for run in report.runs if run.mode == "single"} == {("generalist",)}
-    assert report.comparisons["temporal_flickering"].pairs == 2
-    assert (tmp_path / "study" / "report.md").is_file()
+def test_case_study_takes_such_a_folder_as_its_pack(
+    copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = str(write_manifest(copy, small_manifest())), tmp_path / "study"
+    words = ["case-study", "--pack", folder, "--out", str(out), "--seeds", "1", "--steps", "1", "--json"]
+    assert main([*words, "--prompt", PROMPT]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["pack"]["id"] == "modelscope-1.7b"
+    assert [run["mode"] for run in report["runs"]] == ["single", "moe"]
+    assert report["runs"][0]["active"] == ["generalist"]
+    assert report["comparisons"]["temporal_flickering"]["pairs"] == 1
+    assert report["comparisons"]["background_consistency_pack"]["pairs"] == 1  # by the pack's own autoencoder
+    assert (out / "report.md").is_file() and (out / "clips" / "moe" / f"{PROMPT}-0.mp4").is_file()
 
 
 def test_packs_and_doctor_say_how_to_get_what_is_not_here(capsys: pytest.CaptureFixture[str]) -> None:

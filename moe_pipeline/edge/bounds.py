@@ -135,11 +135,17 @@ def count_bound(
         if not enough.any():
             continue
         piece, caps = piece[enough], caps[enough]
+        if (
+            len(guesses.order) == 1
+        ):  # energy alone: there is no maximum to guess, and plain numbers are quicker
+            total, counts = _cover_counts(copies, caps[0], count)
+            total += int(guesses.fixed[piece[0]])
+            return (total, counts) if total < below else (FAR, [])
         totals = guesses.fixed[piece] + _cover(copies, caps, count)
         least = int(totals.argmin())
         if totals[least] < best:
             best, chosen = int(totals[least]), caps[least]
-    return (best, _cover_counts(copies, chosen, count)) if len(chosen) else (FAR, [])
+    return (best, _cover_counts(copies, chosen, count)[1]) if len(chosen) else (FAR, [])
 
 
 @dataclass(frozen=True)
@@ -202,19 +208,21 @@ def _cover(copies: _Copies, caps: IntArray, count: int) -> IntArray:
     return np.minimum(table[count], FAR)
 
 
-def _cover_counts(copies: _Copies, caps: IntArray, count: int) -> list[int]:
-    """The copies on each node in the cheapest cover under one guess."""
-    best: list[tuple[int, list[int]] | None] = [(0, [])] + [None] * count
-    for d, cap in enumerate(caps):
-        after: list[tuple[int, list[int]] | None] = [None] * (count + 1)
-        for hosted, entry in enumerate(best):
-            if entry is None:
-                continue
-            for n in range(min(int(cap), count - hosted) + 1):
-                price = entry[0] + (int(copies.opening[d] + n * copies.own[d]) if n else 0)
-                known = after[hosted + n]
-                if known is None or price < known[0]:
-                    after[hosted + n] = (price, [*entry[1], n])
+def _cover_counts(copies: _Copies, caps: IntArray, count: int) -> tuple[int, list[int]]:
+    """The cheapest cover under one guess, whose caps (D,) admit all copies: objective, and copies on each node."""
+    opening, own = copies.opening.tolist(), copies.own.tolist()
+    best, taken = [0] + [FAR] * count, []  # best[n]: n copies hosted so far; taken[d][n]: of them on node d
+    for d, cap in enumerate(caps.tolist()):
+        after, here = best.copy(), [0] * (count + 1)
+        for n in range(1, min(cap, count) + 1):
+            price = opening[d] + n * own[d]
+            for hosted in range(count + 1 - n):
+                if best[hosted] + price < after[hosted + n]:
+                    after[hosted + n], here[hosted + n] = best[hosted] + price, n
         best = after
-    final = best[count]
-    return final[1] if final is not None else []
+        taken.append(here)
+    counts, left = [0] * len(taken), count
+    for d in reversed(range(len(taken))):
+        counts[d] = taken[d][left]
+        left -= counts[d]
+    return min(best[count], FAR), counts

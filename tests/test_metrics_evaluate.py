@@ -121,6 +121,7 @@ def test_prompts_come_from_name_record_file_and_argument(gallery, tmp_path):
 def test_vbench_names_lose_one_trailing_index():
     assert prompt_of_name("a cat on a sofa-3") == "a cat on a sofa"
     assert prompt_of_name("a well-lit hall-12") == "a well-lit hall"
+    assert prompt_of_name("a cat -3") == "a cat "  # nothing but the index is cut
     assert prompt_of_name("clip") is None and prompt_of_name("-3") is None
 
 

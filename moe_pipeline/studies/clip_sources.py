@@ -18,7 +18,7 @@ from moe_pipeline.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_metadata, sh
 PromptSource = Literal["given", "prompts file", "record", "file name", ""]
 PromptRule = Callable[[Path], tuple[str | None, PromptSource]]
 
-VBENCH_NAME = re.compile(r"^(?P<prompt>.*\S)-(?P<index>\d+)$")
+VBENCH_NAME = re.compile(r"^(?P<prompt>.*\S.*)-(?P<index>\d+)$", re.DOTALL)
 
 
 def prompt_of_name(stem: str) -> str | None:

@@ -111,7 +111,15 @@ def test_simulate_reports_one_policy_and_compares_several(capsys: pytest.Capture
     assert set(compared["intervals"]) == {"greedy", "random"} and len(compared["reports"]) == 4
     assert compared["reports"][0]["p50_ms"] == report["p50_ms"], "the same seed gives the same run"
     assert main([*words, *both]) == 0
-    assert "±" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "±" in shown and "true optimum" not in shown
+
+
+def test_simulate_says_what_its_optimal_policy_is(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["simulate", "--scenario", "phone-cloud", "--requests", "8", "--policy", "optimal"]
+    for more in ([], ["--policy", "greedy"]):
+        assert main([*words, *more]) == 0
+        assert "the true optimum only in runs short enough" in capsys.readouterr().out
 
 
 def test_bench_measures_and_writes_its_figures(

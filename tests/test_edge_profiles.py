@@ -98,6 +98,29 @@ def test_every_number_names_a_source_or_says_it_is_an_assumption() -> None:
     assert seen > 400
 
 
+def test_numbers_without_source_are_counts_and_places_on_the_map_alone() -> None:
+    import yaml
+
+    def bare(value: object, key: str) -> list[str]:
+        if isinstance(value, dict):
+            if "value" in value:
+                return [] if {"kind", "source"} <= set(value) else [key]
+            return [found for name, item in value.items() for found in bare(item, f"{key}.{name}")]
+        if isinstance(value, list):
+            return [found for item in value for found in bare(item, key)]
+        return [key] if isinstance(value, int | float) and not isinstance(value, bool) else []
+
+    folder = load_profiles().folder
+    assert folder is not None
+    files = [
+        p for kind in ("devices", "networks", "scenarios") for p in sorted((folder / kind).glob("*.yaml"))
+    ]
+    assert len(files) > 35
+    for file in files:
+        for key in bare(yaml.safe_load(file.read_text(encoding="utf-8")), ""):
+            assert key.rpartition(".")[2] in ("schema_version", "users", "position_m"), (file.name, key)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

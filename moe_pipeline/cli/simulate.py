@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -133,6 +134,7 @@ def report_text(report: SimulationReport) -> str:
             ],
         ),
         *report.notes,
+        *knowledge_note([report.policy]),
     ]
     return "\n".join(lines)
 
@@ -144,6 +146,16 @@ def overload_note(report: SimulationReport) -> list[str]:
     return [
         f"note: at a load of {report.offered_load:.2f} more work arrives than all devices together can do, so queues "
         "grow without end and the latencies below grow with --requests; --load 0.5 shows a steady state."
+    ]
+
+
+def knowledge_note(policies: Iterable[str]) -> list[str]:
+    """What the name `optimal` promises, wherever its figures stand."""
+    if "optimal" not in policies:
+        return []
+    return [
+        "note: 'optimal' knows the future and looks some thirty requests ahead; it is the true optimum only in runs "
+        "short enough to try every sequence, see docs/simulation.md."
     ]
 
 
@@ -175,7 +187,7 @@ def comparison_text(reports: dict[str, list[SimulationReport]]) -> str:
     head = (
         f"{first[0].scenario}: {first[0].requests} requests, {len(first)} seed(s), the same for every policy."
     )
-    notes = "".join(f"{note}\n" for note in overload_note(first[0]))
+    notes = "".join(f"{note}\n" for note in [*overload_note(first[0]), *knowledge_note(reports)])
     return f"{head} All figures are estimates.\n{notes}" + text_table(
         ["policy", *(c[0] for c in COLUMNS)], rows
     )

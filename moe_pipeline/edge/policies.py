@@ -1,7 +1,8 @@
 """Who decides where a request runs: simple rules, a learned policy, and an optimum that knows the future.
 
 A policy sees the `Ledger` of the run and must use only `observe` (what the request's provider may know).
-`Clairvoyant` is the one exception, on purpose: it is the bound that the others are measured against.
+`Clairvoyant` is the one exception, on purpose: the others are measured against it. It is the optimum only where its
+window reaches the end of the run.
 """
 
 from __future__ import annotations

@@ -105,13 +105,14 @@ def search(
     """
     experts, part = len(problem.experts), anchor_part(anchor, weights)
     centre = anchor.coordinator
-    queue: list[tuple[int, int, int, int, int, tuple[tuple[int, int], ...], tuple[int, ...]]] = []
+    nothing = (0,) * len(problem.nodes)
+    queue: list[tuple[int, int, int, int, int, tuple[int, ...], tuple[int, ...]]] = []
     for number, begin in enumerate(tables.begin):
         bound = int(tables.ending[experts, number, centre]) + int(begin) + part
         if bound <= limit:
-            # (bound, start, experts left, node that follows or -1, cost so far, kilobytes held, nodes chosen)
-            heapq.heappush(queue, (bound, number, experts, -1, int(begin) + part, (), ()))
-    seen: set[tuple[int, int, int, tuple[tuple[int, int], ...]]] = set()
+            # (bound, start, experts left, node that follows or -1, cost so far, kilobytes held (D,), nodes chosen)
+            heapq.heappush(queue, (bound, number, experts, -1, int(begin) + part, nothing, ()))
+    seen: set[tuple[int, int, int, tuple[int, ...]]] = set()
     # Plain lists: the loop below reads single numbers, which numpy is slow at.
     room, hand, run, weight = (t.tolist() for t in (tables.room, tables.hand, tables.run, tables.weight))
     by_start: dict[int, tuple[list[list[int]], list[list[int]]]] = {}
@@ -124,13 +125,12 @@ def search(
         if (number, left, following, held) in seen:
             continue
         seen.add((number, left, following, held))
-        holds = dict(held)
         if number not in by_start:
             by_start[number] = tables.bad[:, number].tolist(), tables.before[:, number].tolist()
         bad, before = by_start[number]  # (E + 1, D) each
         for node in range(len(problem.nodes)) if following >= 0 else (centre,):
             handed = hand[node][following] if following >= 0 else 0
-            free = room[node] - holds.get(node, 0)
+            free = room[node] - held[node]
             for s in range(left - 1, -1, -1):
                 block = weight[left][node] - weight[s][node]
                 if block > free or bad[left][node] != bad[s][node]:
@@ -138,7 +138,7 @@ def search(
                 spent = cost + handed + run[left][node] - run[s][node]
                 bound = spent + before[s][node]
                 if bound <= limit:
-                    now = tuple(sorted({**holds, node: holds.get(node, 0) + block}.items()))
+                    now = (*held[:node], held[node] + block, *held[node + 1 :])
                     path = (node,) * (left - s) + chosen
                     heapq.heappush(queue, (bound, number, s, node, spent, now, path))
     return None, False

@@ -12,7 +12,7 @@ from moe_pipeline.schema.gate import GateDecision, StepGate, SubtaskGate
 from moe_pipeline.schema.plan import ScenePlan
 
 # Chosen on training/foreign_prompts.yaml and training/paraphrases.yaml, which also set the scale of the coverage.
-LOW_COVERAGE = 0.28
+LOW_COVERAGE = 0.33
 # An expert below this share costs a forward pass and changes next to nothing, so it is left out of a step.
 WEIGHT_FLOOR = 0.02
 

@@ -249,7 +249,8 @@ def placement(library: ProfileLibrary) -> str:
         "hand-overs, which are searched by blocks, reach their bound, or have no solution).\n\n"
         + table(("whole placement, CPU time", *large), rows)
         + "\n\n8 experts on 16 devices over random scenarios: device, tree of links, load, free memory, cached "
-        "weights and the size of the experts are drawn. CPU time of one thread on a quiet two-core machine.\n\n"
+        "weights and the size of the experts are drawn. CPU time of one thread on a two-core machine, "
+        "the lower of two runs.\n\n"
         + table(
             ("objective", "scenarios", "without a placement", "not proven", "p50", "p95", "max"),
             [

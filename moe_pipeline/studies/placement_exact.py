@@ -188,14 +188,19 @@ def spread_of_times(count: int = 100) -> dict[str, dict[str, float]]:
         for seed in range(count):
             scenario = random_scenario(profiles, seed)
             work = sample_workloads(float(200 ** np.random.default_rng([seed, 1]).random()))
-            start = time.process_time()  # one thread: on a quiet core that is the time by the clock
-            try:
-                unproven += not place(work, names, scenario, profiles, objective=objective, steps=16).optimal
-            except MoEverseError as refusal:
-                if refusal.code != "infeasible":
-                    raise
-                infeasible += 1
-            times.append(1e3 * (time.process_time() - start))
+            spent = []
+            for _ in range(2):  # the lower of two: other work on the machine slows a single one down
+                start = time.process_time()  # one thread: on a quiet core that is the time by the clock
+                try:
+                    outcome = place(work, names, scenario, profiles, objective=objective, steps=16)
+                except MoEverseError as refusal:
+                    if refusal.code != "infeasible":
+                        raise
+                    outcome = None
+                spent.append(1e3 * (time.process_time() - start))
+            infeasible += outcome is None
+            unproven += outcome is not None and not outcome.optimal
+            times.append(min(spent))
         p50, p95 = np.quantile(times, (0.5, 0.95))
         found[objective] = {
             "instances": count,

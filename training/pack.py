@@ -131,7 +131,7 @@ def write_pack(
         "latents": {"channels": 16, "spatial": 8, "temporal": 4},
         "defaults": {
             "width": 128, "height": 128, "frames": 16, "fps": 8, "steps": 16, "guidance": 3.0, "top_k": 2,
-            "shift": 1.5, "subject_guidance": 1.6,
+            "shift": 1.5, "subject_guidance": 1.3,
         },
         "autoencoder": component("autoencoder", "video-autoencoder", {}),
         "preview": component("preview", "latent-preview", {}, torch.float32),

@@ -412,8 +412,8 @@ def test_an_expert_with_a_lora_runs_a_network_of_its_own(copy: Path) -> None:
     path = "up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
     shape = load_file(copy / "unet" / "diffusion_pytorch_model.safetensors")[f"{path}.weight"].shape
     tensors = {
-        f"unet.{path}.lora_A.weight": torch.ones(1, shape[1]),
-        f"unet.{path}.lora_B.weight": torch.ones(shape[0], 1),
+        f"unet.{path}.lora_A.weight": torch.full((1, shape[1]), 4.0),
+        f"unet.{path}.lora_B.weight": torch.full((shape[0], 1), 4.0),
     }
     save_file(tensors, copy / "avatar.safetensors")
     content = (copy / "avatar.safetensors").read_bytes()

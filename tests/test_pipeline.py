@@ -28,8 +28,9 @@ AFTER_STEPS = ["decoded", "measured"]
 
 
 def small(**changes: Any) -> SceneRequest:
-    """Two steps of a real mixture at the smallest size."""
-    return SceneRequest(**{"prompt": PROMPT, "steps": 2, "frames": 8, "width": 64, "height": 64, **changes})
+    """Two steps of a real mixture at the smallest size, under plain guidance: two branches a step."""
+    plain = {"prompt": PROMPT, "steps": 2, "frames": 8, "width": 64, "height": 64, "subject_guidance": 1.0}
+    return SceneRequest(**{**plain, **changes})
 
 
 def away(pipeline: MoEVideoPipeline, placement: Placement) -> str:

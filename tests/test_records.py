@@ -42,6 +42,7 @@ def test_a_record_of_this_version_comes_back_key_by_key() -> None:
     assert "left_out" not in data["plan"] and "texts" not in data
     data["plan"]["left_out"] = []
     data["texts"] = {}
+    data["request"].setdefault("subject_guidance", 1.0)  # what there was before: plain guidance
     assert load_record(stored()).model_dump(mode="json") == data
 
 

@@ -5,8 +5,8 @@
         --start checkpoints/autoencoder --decoder-only --motion 1
 
 The second form goes on with the decoder alone: latents that are encoded already, and every denoiser trained on
-them, stay valid. `--motion` weighs an L1 on the differences between neighbouring frames: without it the decoder
-moves too little within a latent frame and jumps to the next (docs/log.md).
+them, stay valid. `--motion` weighs an L1 on the differences between neighbouring frames; it was tried against the
+decoder's jump at every latent frame and did not lessen it (docs/log.md).
 
 Loss: L1 + 2 x MSE on pixels in [-1, 1], with a little noise on the latents so that the decoder forgives a
 denoiser's errors. The learning rate falls linearly to 2 % over the budget of running minutes. The run can be

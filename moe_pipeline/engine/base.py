@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from moe_pipeline._version import __version__
+from moe_pipeline.diffusion.guidance import ClassifierFree, SubjectGuidance
 from moe_pipeline.diffusion.sampler import initial_noise
 from moe_pipeline.engine.config import EngineConfig, choose_device, choose_dtype
 from moe_pipeline.experts.cache import ExpertCache
@@ -90,6 +91,13 @@ class BaseEngine(ABC):
             text: features of the whole prompt, batch of one.
             between: called before each model evaluation; may raise to stop the run.
         """
+
+    def guider(self, request: ResolvedRequest, plan: ScenePlan) -> SubjectGuidance:
+        """The guidance of a request; `subjects` is 1 where the plan does not have both a world and subjects."""
+        subjects = request.subject_guidance if plan.world is not None else 1.0
+        return SubjectGuidance(
+            ClassifierFree(request.guidance), subjects, self.manifest.defaults.subject_sigma
+        )
 
     @abstractmethod
     def noise_levels(self, steps: int) -> list[float]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from moe_pipeline.diffusion.autoencoder import VideoAutoencoder, to_frames
 from moe_pipeline.diffusion.flow import noise_schedule
-from moe_pipeline.diffusion.guidance import ClassifierFree, SubjectGuidance
+from moe_pipeline.diffusion.guidance import SubjectGuidance
 from moe_pipeline.diffusion.preview import LatentPreview
 from moe_pipeline.diffusion.probe import FrameProbe
 from moe_pipeline.engine.base import BaseEngine, Between
@@ -146,13 +146,6 @@ class Engine(BaseEngine):
         guider = self.guider(request, plan)
         world = self.encoder([plan.world]) if plan.world is not None and guider.subjects != 1.0 else None
         return GuidedMixture(self, text, weights, guider, between, world)
-
-    def guider(self, request: ResolvedRequest, plan: ScenePlan) -> SubjectGuidance:
-        """The guidance of a request; `subjects` is 1 where the plan does not have both a world and subjects."""
-        subjects = request.subject_guidance if plan.world is not None else 1.0
-        return SubjectGuidance(
-            ClassifierFree(request.guidance), subjects, self.manifest.defaults.subject_sigma
-        )
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, between: Between | None = None) -> Frames:

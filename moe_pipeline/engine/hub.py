@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from moe_pipeline.diffusion.autoencoder import to_frames
 from moe_pipeline.diffusion.flow import noise_schedule
-from moe_pipeline.diffusion.guidance import ClassifierFree, SubjectGuidance
 from moe_pipeline.diffusion.hub_autoencoder import ClipAutoencoder, FrameAutoencoder, fit_hub_preview
 from moe_pipeline.diffusion.levels import FlowLevels, NoiseLevels, flow_levels, variance_levels
 from moe_pipeline.diffusion.preview import LatentPreview
@@ -288,13 +287,6 @@ class HubEngine(BaseEngine):
         rows = encoded[len(read) :]  # without text, and under the backgrounds alone where that is asked for
         backgrounds = rows[1] if len(rows) == 2 else None
         return HubVelocity(self, tokens, rows[0], weights, guider, between, world=backgrounds, texts=own)
-
-    def guider(self, request: ResolvedRequest, plan: ScenePlan) -> SubjectGuidance:
-        """The guidance of a request; `subjects` is 1 where the plan does not have both a world and subjects."""
-        subjects = request.subject_guidance if plan.world is not None else 1.0
-        return SubjectGuidance(
-            ClassifierFree(request.guidance), subjects, self.manifest.defaults.subject_sigma
-        )
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, between: Between | None = None) -> Frames:

@@ -10,16 +10,18 @@ from __future__ import annotations
 import json
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, overload
 
 from pydantic import ValidationError
 
+from moe_pipeline.atomic import write_text
 from moe_pipeline.edge.profiles import THIS_MACHINE
+from moe_pipeline.schema.errors import MoEverseError
 from moe_pipeline.schema.profiles import DeviceProfile, Precision, Quantity
 from moe_pipeline.schema.workload import Workload
 
@@ -147,14 +149,8 @@ def _read(path: Path, key: dict[str, Any]) -> DeviceProfile | None:
 
 def _write(path: Path, key: dict[str, Any], profile: DeviceProfile) -> None:
     """Atomic; a folder that cannot be written only means measuring again next time."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump({"key": key, "profile": profile.model_dump(mode="json")}, file, indent=1)
-        Path(name).replace(path)
-    except OSError:
-        return
+    with suppress(MoEverseError):
+        write_text(path, json.dumps({"key": key, "profile": profile.model_dump(mode="json")}, indent=1))
 
 
 def measure(probes: Sequence[Probe] = (), *, torch_device: str = "cpu") -> Measurement:

@@ -77,5 +77,14 @@ def test_training_levels_lie_inside_the_flow_and_follow_their_generator() -> Non
     assert bool(((levels > 0.0) & (levels < 1.0)).all())
     assert torch.equal(levels, flow.training_sigmas(4000, torch.Generator().manual_seed(3)))
     assert not torch.equal(levels, flow.training_sigmas(4000, torch.Generator().manual_seed(4)))
-    middle = float(levels.median())
-    assert middle == pytest.approx(1 / (1 + np.exp(-0.3)), abs=0.02)  # the logit's mean is 0.3
+    peaked = flow.training_sigmas(4000, torch.Generator().manual_seed(3), even=0.0)
+    assert float(peaked.median()) == pytest.approx(1 / (1 + np.exp(-0.3)), abs=0.02)  # the logit's mean is 0.3
+
+
+def test_even_training_levels_fall_one_into_each_stratum_and_in_random_order() -> None:
+    levels = flow.training_sigmas(64, torch.Generator().manual_seed(3), even=1.0)
+    assert sorted((levels * 64).floor().int().tolist()) == list(range(64))
+    assert not torch.equal(levels, levels.sort().values)
+    # By default half of them do, so that no level is seldom: a tenth at each end gets at least a twentieth of them.
+    mixed = flow.training_sigmas(4000, torch.Generator().manual_seed(3))
+    assert min(float((mixed < 0.1).float().mean()), float((mixed > 0.9).float().mean())) > 0.05

@@ -1,6 +1,6 @@
 """Render clips of the worlds: `python -m training.render --clips N --seed S --out DIR`.
 
-Clip i depends on (seed, i, domains, split, composed) alone: any number of workers, and a run that was stopped and
+Clip i depends on (seed, i, domains, split, composed, pairs) alone: any number of workers, and a run that was stopped and
 started again, give the same bytes.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from moe_pipeline.schema.errors import MoEverseError
-from training.worlds.attributes import DOMAINS, SUBJECT_SHARE, SceneAttributes, held_out, sample
+from training.worlds.attributes import DOMAINS, PAIR_SHARE, SUBJECT_SHARE, SceneAttributes, held_out, sample
 from training.worlds.captions import captions
 from training.worlds.shards import CLIPS_A_SHARD, is_whole, write_shard
 
@@ -37,6 +37,7 @@ class RenderPlan:
     domains: tuple[str, ...]
     split: str
     composed: float = SUBJECT_SHARE
+    pairs: float = PAIR_SHARE
 
     def shards(self) -> list[range]:
         return [
@@ -56,7 +57,7 @@ def attributes_of(plan: RenderPlan, index: int) -> SceneAttributes:
     """Draw scenes for clip `index` until one lies in the split."""
     rng = np.random.default_rng([plan.seed, 11, index])
     while True:
-        drawn = sample(rng, domain_of(plan, index), plan.composed)
+        drawn = sample(rng, domain_of(plan, index), plan.composed, plan.pairs)
         if plan.split == "any" or held_out(drawn) == (plan.split == "held-out"):
             return drawn
 
@@ -105,7 +106,7 @@ def _agree(plan: RenderPlan, folder: Path) -> None:
     path = folder / "render.json"
     wanted = json.loads(json.dumps({"format": FORMAT, **asdict(plan)}))
     if path.is_file():
-        stored = {"composed": SUBJECT_SHARE} | json.loads(path.read_text(encoding="utf-8"))
+        stored = {"composed": SUBJECT_SHARE, "pairs": PAIR_SHARE} | json.loads(path.read_text(encoding="utf-8"))
         differing = sorted(key for key in wanted if stored.get(key) != wanted[key])
         if differing:
             said = ", ".join(f"{key} {stored.get(key)} (asked: {wanted[key]})" for key in differing)
@@ -163,10 +164,24 @@ def main() -> int:
         default=SUBJECT_SHARE,
         help="share, 0 to 1, of cities, landscapes, interiors and spaces that have a subject in them",
     )
+    parser.add_argument(
+        "--pairs",
+        type=float,
+        default=PAIR_SHARE,
+        help="share, 0 to 1, of the clips with a subject in a world that have a second subject",
+    )
     options = parser.parse_args()
-    if not 0.0 <= options.composed <= 1.0:
-        parser.error(f"--composed is a share between 0 and 1, not {options.composed}")
-    plan = RenderPlan(options.clips, options.seed, tuple(options.domains), options.split, options.composed)
+    for name in ("composed", "pairs"):
+        if not 0.0 <= getattr(options, name) <= 1.0:
+            parser.error(f"--{name} is a share between 0 and 1, not {getattr(options, name)}")
+    plan = RenderPlan(
+        options.clips,
+        options.seed,
+        tuple(options.domains),
+        options.split,
+        options.composed,
+        options.pairs,
+    )
     try:
         done = sum(len(shard) for k, shard in enumerate(plan.shards()) if is_whole(options.out, k))
         with tqdm(total=plan.clips, initial=done, unit="clip") as bar:

@@ -47,9 +47,19 @@ def noise_schedule(steps: int, shift: float = 1.0) -> list[float]:
     return [float(level) for level in levels]
 
 
-def training_sigmas(count: int, generator: torch.Generator | None, centre: float = 0.3) -> Tensor:
-    """Logit-normal noise levels for training, (count,) in (0, 1); `centre` is the normal's mean."""
-    return torch.sigmoid(torch.randn(count, generator=generator) + centre)
+def training_sigmas(
+    count: int, generator: torch.Generator | None, centre: float = 0.3, even: float = 0.5
+) -> Tensor:
+    """Noise levels for training, (count,) in (0, 1), in random order.
+
+    A share `even` of them is spread evenly, one in each of as many equal strata, since a clip is judged at all levels;
+    the others are logit-normal with mean `centre` (Esser et al., 2024, arXiv 2403.03206).
+    """
+    spread = round(even * count)
+    levels = torch.sigmoid(torch.randn(count, generator=generator) + centre)
+    strata = torch.arange(spread) + torch.rand(spread, generator=generator)
+    levels[:spread] = (strata / max(spread, 1)).clamp(1e-4, 1.0 - 1e-4)
+    return levels[torch.randperm(count, generator=generator)]
 
 
 def velocity_loss(predicted: Tensor, data: Tensor, noise: Tensor) -> Tensor:

@@ -7,12 +7,14 @@ landscape, interior or space makes the clip belong to two domains, the backgroun
 Colours: in a clip of one domain `colour` marks what the domain is about (neon and facades, ground and
 haze, walls, planet, the object, the clothes) and `second_colour` its companion (backdrop, accents); in a
 composed clip `colour` belongs to the world and `second_colour` to the subject.
+
+A composed clip can hold a second subject, its *companion*: a scene of its own in the same world, at the other side.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -57,7 +59,21 @@ POSITIONS: tuple[str, ...] = ("left", "centre", "right")
 DEPTHS: tuple[str, ...] = ("near", "far")
 
 SUBJECT_SHARE = 0.36  # of the clips of city, landscape, interior and space, unless a render asks for another
+PAIR_SHARE = 0.0  # of the clips with a subject in a world that have a companion, unless a render asks for more
 HELD_OUT_PERCENT = 18
+
+
+@dataclass(frozen=True)
+class Companion:
+    """A second subject: what the first one has, in words of the same lists."""
+
+    subject: str
+    shape: str
+    colour: str
+    material: str
+    subject_motion: str
+    position: str
+    depth: str
 
 
 @dataclass(frozen=True)
@@ -79,21 +95,56 @@ class SceneAttributes:
     speed: str
     position: str
     depth: str
+    companion: Companion | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "domains": list(self.domains)}
+        values = {**asdict(self), "domains": list(self.domains)}
+        if self.companion is None:  # as before there were companions
+            del values["companion"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> SceneAttributes:
-        return cls(**{**values, "domains": tuple(values["domains"])})
+        second = values.get("companion")
+        return cls(
+            **{
+                **values,
+                "domains": tuple(values["domains"]),
+                "companion": Companion(**second) if second else None,
+            }
+        )
 
     @property
     def composed(self) -> bool:
-        return len(self.domains) == 2
+        return len(self.domains) > 1
 
     @property
     def subject_colour(self) -> str:
         return self.second_colour if self.composed else self.colour
+
+    @property
+    def other(self) -> SceneAttributes:
+        """The same world with the companion as its subject."""
+        if self.companion is None:
+            raise ValueError("this scene has no companion")
+        second = self.companion
+        return replace(
+            self,
+            domains=(self.world, domain_of_subject(second.subject)),
+            subject=second.subject,
+            shape=second.shape,
+            second_colour=second.colour,
+            material=second.material,
+            subject_motion=second.subject_motion,
+            position=second.position,
+            depth=second.depth,
+            companion=None,
+        )
+
+
+def domain_of_subject(subject: str) -> str:
+    """The domain that a subject in a world belongs to: an avatar's own, an object's for all else."""
+    return "avatar" if subject == "avatar" else "object"
 
 
 def _pick(rng: np.random.Generator, words: tuple[str, ...], weights: tuple[float, ...] | None = None) -> str:
@@ -109,14 +160,42 @@ def _subject(rng: np.random.Generator, world: str, composed: float) -> str:
     return _pick(rng, ("avatar", "vehicle", "object"), (0.5, 0.25, 0.25))
 
 
-def sample(rng: np.random.Generator, world: str, composed: float = SUBJECT_SHARE) -> SceneAttributes:
+def _paired(rng: np.random.Generator, a: SceneAttributes) -> SceneAttributes:
+    """`a` with a companion of another look at the other side; cars and ships keep back, so that both are seen."""
+    names = tuple(name for name in COLOURS if name not in (a.colour, a.second_colour))
+    subject = _pick(rng, ("avatar", "vehicle", "object"), (0.4, 0.25, 0.35))
+    shape = _pick(rng, tuple(shape for shape in SHAPES[subject] if shape != a.shape))
+    left = rng.random() < 0.5
+    second = Companion(
+        subject=subject,
+        shape=shape,
+        colour=_pick(rng, names),
+        material="matte" if subject == "avatar" else _pick(rng, MATERIALS, (1.2, 1, 1, 0.8)),
+        subject_motion=_pick(rng, MOTIONS[subject]),
+        position="left" if left else "right",
+        depth="far" if subject == "vehicle" else _pick(rng, DEPTHS),
+    )
+    both = (a.world, *dict.fromkeys(domain_of_subject(s) for s in (a.subject, subject)))
+    return replace(
+        a,
+        domains=both,
+        position="right" if left else "left",
+        depth="far" if a.subject == "vehicle" else a.depth,
+        companion=second,
+    )
+
+
+def sample(
+    rng: np.random.Generator, world: str, composed: float = SUBJECT_SHARE, pairs: float = PAIR_SHARE
+) -> SceneAttributes:
     """Draw a scene of `world` (one of DOMAINS); the same generator state gives the same scene.
 
-    `composed` is the probability, 0 to 1, that a city, landscape, interior or space has a subject in it.
+    `composed` is the probability, 0 to 1, that a city, landscape, interior or space has a subject in it, `pairs` the
+    probability that this subject has a companion.
     """
     subject = _subject(rng, world, composed)
     own = world in ("avatar", "object")
-    domains = (world,) if own or subject == "none" else (world, "avatar" if subject == "avatar" else "object")
+    domains = (world,) if own or subject == "none" else (world, domain_of_subject(subject))
     names = tuple(COLOURS)
     colour = _pick(rng, names, tuple(0.35 if name == "white" else 1.0 for name in names))
     second = _pick(rng, tuple(name for name in names if name != colour))
@@ -126,7 +205,7 @@ def sample(rng: np.random.Generator, world: str, composed: float = SUBJECT_SHARE
     camera = _pick(rng, CAMERAS, (2, 1, 1, 1.5, 1, 1, 1))
     shape = _pick(rng, SHAPES[subject])
     motion = _pick(rng, MOTIONS[subject], (0.7, 1.5, 1.2, 1.2, 0.8) if subject == "avatar" else None)
-    return SceneAttributes(
+    drawn = SceneAttributes(
         domains=domains,
         world=world,
         setting=_pick(rng, SETTINGS[world]),
@@ -143,6 +222,9 @@ def sample(rng: np.random.Generator, world: str, composed: float = SUBJECT_SHARE
         position="centre" if own or subject == "none" else _pick(rng, POSITIONS, (1, 1.4, 1)),
         depth="near" if own or subject == "none" else _pick(rng, DEPTHS, (1.4, 1)),
     )
+    if pairs and drawn.composed and rng.random() < pairs:
+        return _paired(rng, drawn)
+    return drawn
 
 
 def combination(attributes: SceneAttributes) -> tuple[str, ...]:
@@ -157,6 +239,7 @@ def combination(attributes: SceneAttributes) -> tuple[str, ...]:
         a.second_colour if a.composed else "",
         a.time_of_day,
         a.subject_motion,
+        *((a.companion.shape, a.companion.colour, a.companion.subject_motion) if a.companion else ()),
     )
 
 

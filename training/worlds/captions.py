@@ -348,6 +348,52 @@ def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
+# ---- two subjects ---------------------------------------------------------------------------------------
+def _both(a: SceneAttributes, rng: Generator, coloured: float, moving: float, placed: float) -> tuple[str, str]:
+    """Both subjects with what the shares let them say of colour, motion and side; either may come first."""
+    said = rng.random() < placed
+    texts = []
+    for one in (a, a.other):
+        motion = _maybe(rng, moving, _one(rng, MOTION_WORDS[one.subject_motion]))
+        side = f"on the {one.position}" if said else ""
+        texts.append(_join(_subject(one, rng, True, coloured=rng.random() < coloured), motion, side))
+    return (texts[0], texts[1]) if rng.random() < 0.5 else (texts[1], texts[0])
+
+
+def _pair_phrase(a: SceneAttributes, rng: Generator) -> str:
+    one, two = _both(a, rng, 1.0, 0.5, 0.25)
+    return _join(one, "and", two, _link(a, rng), _world(a, rng, True), _when(a, rng, 0.5))
+
+
+def _pair_terse(a: SceneAttributes, rng: Generator) -> str:
+    one, two = _both(a, rng, 1.0, 0.4, 0.2)
+    return _join(_world(a, rng, False), _when(a, rng, 0.4), one, two, by=", ")
+
+
+def _pair_placed(a: SceneAttributes, rng: Generator) -> str:
+    one, two = _both(a, rng, 1.0, 0.3, 0.7)
+    return _join(_world(a, rng, True), _when(a, rng, 0.4), "with", one, "and", two)
+
+
+def _pair_sentence(a: SceneAttributes, rng: Generator) -> str:
+    one, two = _both(a, rng, 1.0, 0.4, 0.0)
+    by = _one(rng, ("next to", "beside", "and", "near"))
+    return _capital(f"{_join(one, by, two, _link(a, rng), _world(a, rng, True), _when(a, rng, 0.4))}.")
+
+
+def _pair_plain(a: SceneAttributes, rng: Generator) -> str:
+    one, two = _both(a, rng, 0.3, 0.6, 0.1)
+    return _join(one, "and", two, _link(a, rng), _world(a, rng, True))
+
+
+_PAIR_FORMS: tuple[Callable[[SceneAttributes, Generator], str], ...] = (
+    _pair_phrase,
+    _pair_terse,
+    _pair_placed,
+    _pair_sentence,
+    _pair_phrase,
+    _pair_plain,
+)
 _FORMS: tuple[Callable[[SceneAttributes, Generator], str], ...] = (
     _terse,
     _phrase,
@@ -361,11 +407,10 @@ _FORMS: tuple[Callable[[SceneAttributes, Generator], str], ...] = (
 def captions(attributes: SceneAttributes, rng: Generator, n: int = 6) -> list[str]:
     """`n` different captions, terse and long mixed; at most about one in six leaves the colours out."""
     found: list[str] = []
+    forms = _FORMS if attributes.companion is None else _PAIR_FORMS
     for attempt in range(40 * n):
         form = (
-            _FORMS[attempt % len(_FORMS)]
-            if attempt < len(_FORMS)
-            else _FORMS[int(rng.integers(len(_FORMS) - 1))]
+            forms[attempt % len(forms)] if attempt < len(forms) else forms[int(rng.integers(len(forms) - 1))]
         )
         text = form(attributes, rng)
         text = text.replace("a ice", "an ice").replace(" a a", " an a")

@@ -65,8 +65,8 @@ class Renderer:
             self._cell(frame)
             _set(program, {**_view(view, frame), **_moving(scene, frame)})
             array.render(moderngl.TRIANGLE_STRIP)
-        if scene.subject is not None:
-            self._draw_subject(scene)
+        for figure in scene.subjects:
+            self._draw_subject(scene, figure)
         self.atlas.scissor = None  # type: ignore[assignment]
         side = SIZE * GRID
         flat = np.frombuffer(self.atlas.read(components=3), dtype=np.uint8).reshape(side, side, 3)[::-1]
@@ -80,9 +80,7 @@ class Renderer:
         left, low, width, height = window or (0, 0, SIZE, SIZE)
         self.atlas.scissor = (x + left, y + low, width, height)
 
-    def _draw_subject(self, scene: Scene) -> None:
-        figure = scene.subject
-        assert figure is not None
+    def _draw_subject(self, scene: Scene, figure: dict[str, Any]) -> None:
         program, array = self.program(f"subject-{figure['body']}")
         _set(program, {**scene.uniforms, **figure["fixed"]})
         self.context.enable(moderngl.BLEND)
@@ -112,13 +110,14 @@ def _view(view: View, frame: int) -> dict[str, Any]:
 
 
 def _moving(scene: Scene, frame: int) -> dict[str, Any]:
-    """What of the world changes with the frame besides the camera: the subject's shadow, a planet's turn."""
+    """What of the world changes with the frame besides the camera: the subjects' shadows, a planet's turn."""
     values: dict[str, Any] = {}
     if "turn_rate" in scene.uniforms:
         values["turn"] = scene.uniforms["turn_rate"] * frame / (FRAMES - 1)
-    if scene.subject is not None:
-        x, _, z = scene.subject["places"][frame]
-        values["blob"] = (x, z, *scene.subject["shadow"])
+    for figure in scene.subjects:
+        x, _, z = figure["places"][frame]
+        blob, radius, strength = figure["shadow"]
+        values[blob] = (x, z, radius, strength)
     return values
 
 

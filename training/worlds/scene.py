@@ -17,12 +17,12 @@ Generator = np.random.Generator
 
 @dataclass(frozen=True)
 class Scene:
-    """All that the renderer needs: which shader, its uniforms, the views, and the subject if there is one."""
+    """All that the renderer needs: which shader, its uniforms, the views, and the subjects, the farthest first."""
 
     shader: str
     uniforms: Uniforms
     views: list[camera.View]
-    subject: dict[str, Any] | None = field(default=None)
+    subjects: tuple[dict[str, Any], ...] = field(default=())
 
 
 def _table(rows: list, count: int, fill: tuple[float, ...] = (0.0, -50.0, -50.0, 0.0)) -> np.ndarray:
@@ -364,10 +364,15 @@ def build(a: SceneAttributes, rng: Generator) -> Scene:
         "seed": tuple(rng.random(4)),
         "blob": (0.0, 0.0, 1.0, 0.0),
         "blob_glow": (0.0, 0.0, 0.0),
+        "second_blob": (0.0, 0.0, 1.0, 0.0),
+        "second_blob_glow": (0.0, 0.0, 0.0),
         **layout(a, rng, light),
     }
     calm = 0.7 if a.position != "centre" else 1.0
     distance = {"none": 2.6, "avatar": 2.4 if a.world == "avatar" else 2.5}.get(a.subject, 2.75)
     views = camera.path(a.camera_motion, a.speed, 1.02, distance, _PITCH[a.world], calm)
-    figure = None if a.subject == "none" else subject(a, rng, uniforms)
-    return Scene(shader, uniforms, views, figure)
+    figures = [] if a.subject == "none" else [subject(a, rng, uniforms, "blob")]
+    if a.companion is not None:
+        figures.append(subject(a.other, rng, uniforms, "second_blob"))
+    figures.sort(key=lambda figure: -float(figure["places"][0][2]))
+    return Scene(shader, uniforms, views, tuple(figures))

@@ -110,10 +110,10 @@ def _floating(a: SceneAttributes, rng: np.random.Generator, place: np.ndarray) -
     }
 
 
-def subject(a: SceneAttributes, rng: np.random.Generator, world: dict[str, Any]) -> dict[str, Any]:
+def subject(a: SceneAttributes, rng: np.random.Generator, world: dict[str, Any], blob: str) -> dict[str, Any]:
     """The subject's uniforms: `body` (index into BODIES), `fixed`, and per frame `places`, `turns`, `joints`.
 
-    Sets the world's ground shadow `blob` and `blob_glow` too.
+    `blob` names the world's uniform for its shadow on the ground; the light it throws, `blob`_glow, is set here.
     """
     depth = 0.0 if a.depth == "near" else 1.5
     x = {"left": -0.30, "centre": 0.0, "right": 0.30}[a.position] * (2.6 + depth) * 1.1 * 0.9
@@ -146,6 +146,6 @@ def subject(a: SceneAttributes, rng: np.random.Generator, world: dict[str, Any])
     if a.world == "object" and a.setting == "studio":
         strength = 0.5
     radius = 0.42 if person else 0.85
-    figure["shadow"] = (radius, strength)
-    world["blob_glow"] = tuple(main * 1.3 * glow)
+    figure["shadow"] = (blob, radius, strength)
+    world[f"{blob}_glow"] = tuple(main * 1.3 * glow)
     return figure

@@ -11,6 +11,8 @@ uniform float fog_density, night;
 uniform vec3 main_colour, second_colour;
 uniform vec4 blob;           // subject on the ground: x, z, radius, strength of its shadow
 uniform vec3 blob_glow;      // light that a glowing subject throws on the ground
+uniform vec4 second_blob;    // the same of a second subject
+uniform vec3 second_blob_glow;
 uniform vec4 seed;           // four random numbers of the clip, 0..1
 
 const float TAN_HALF = 0.55;
@@ -43,14 +45,15 @@ vec3 sky(vec3 rd) {
     return mix(c, mix(vec3(1.5, 1.35, 1.05), vec3(1.0, 1.0, 0.9), night), disc);
 }
 
-// Shadow (multiplier) and glow (added light) of the subject at a point of the ground.
-float blob_shadow(vec2 p) {
-    vec2 d = p - blob.xy;
-    return 1.0 - blob.w * exp(-2.2 * dot(d, d) / (blob.z * blob.z));
+// Shadow (multiplier) and glow (added light) of the subjects at a point of the ground.
+float shadow_of(vec2 p, vec4 one) {
+    vec2 d = p - one.xy;
+    return 1.0 - one.w * exp(-2.2 * dot(d, d) / (one.z * one.z));
 }
+float blob_shadow(vec2 p) { return shadow_of(p, blob) * shadow_of(p, second_blob); }
 vec3 blob_light(vec2 p) {
-    vec2 d = p - blob.xy;
-    return blob_glow / (1.0 + 1.6 * dot(d, d));
+    vec2 d = p - blob.xy, e = p - second_blob.xy;
+    return blob_glow / (1.0 + 1.6 * dot(d, d)) + second_blob_glow / (1.0 + 1.6 * dot(e, e));
 }
 
 // Entry distance of a ray into a box, or FAR; `n` is set to the face's normal.

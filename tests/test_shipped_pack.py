@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from moe_pipeline import interfaces as ev
 from moe_pipeline.packs import open_pack
 from moe_pipeline.pipeline import MoEVideoPipeline
 from moe_pipeline.schema.request import SceneRequest
@@ -102,3 +103,19 @@ def test_the_published_figures_are_of_this_pack() -> None:
     assert min(quality.values()) >= 30.0
     assert published["gate"]["held_out_captions"] >= 0.95
     assert published["gate"]["paraphrases"] >= 0.85
+
+
+def test_the_last_preview_looks_like_the_clip(pipeline: MoEVideoPipeline) -> None:
+    """Forming frames are the clip at an eighth of its size, not noise: within a few grey levels of its own average."""
+    previews = []
+    for event in pipeline.stream(SceneRequest.parse(prompt=MAIN_PROMPT, seed=7)):
+        if isinstance(event, ev.Step) and event.preview is not None:
+            previews.append(event.preview)
+        if isinstance(event, ev.Finished):
+            frames = event.clip.frames.astype(np.float32)  # (T, H, W, 3)
+    t, h, w = (a // b for a, b in zip(frames.shape[:3], previews[-1].shape[:3], strict=True))
+    small = frames.reshape(frames.shape[0] // t, t, frames.shape[1] // h, h, frames.shape[2] // w, w, 3)
+    difference = np.abs(previews[-1] - small.mean((1, 3, 5)))
+    assert difference.mean() < 12.0
+    first = previews[0].astype(np.float32)
+    assert np.abs(np.diff(first, axis=2)).mean() < 30.0  # the first guess is a soft picture already

@@ -126,6 +126,14 @@ def sample_sheet(
     path.with_suffix(".txt").write_text("\n".join(held.facts[i]["captions"][0] for i in chosen))
 
 
+def routed_tokens(data: torch.Tensor, patch: int, share: float) -> torch.Tensor | None:
+    """Indices of the video tokens that go through the middle blocks; None where all do, as in sampling."""
+    if not share:
+        return None
+    tokens = data.shape[2] * (data.shape[3] // patch) * (data.shape[4] // patch)
+    return torch.randperm(tokens, device=data.device)[round(share * tokens) :].sort().values
+
+
 def learning_rate(arguments: argparse.Namespace, steps: int, fraction: float) -> float:
     if arguments.role == "generalist":
         return arguments.lr * min(1.0, (steps + 1) / 60)
@@ -195,9 +203,10 @@ def train(arguments: argparse.Namespace) -> None:
         masks &= torch.from_numpy(rng.random(len(masks)) >= 0.1)[:, None]  # no text in a tenth: for guidance
         data, texts, masks = data.to(device), texts.to(device), masks.to(device)
         noise, sigma = torch.randn_like(data), flow.training_sigmas(len(data), None).to(device)
+        kept = None if still else routed_tokens(data, model.patch, arguments.routed)
         with torch.autocast(device.type, dtype=torch.bfloat16):
             forward = model if still else compiled
-            velocity = forward(flow.add_noise(data, noise, sigma), sigma, texts * masks[..., None], masks)
+            velocity = forward(flow.add_noise(data, noise, sigma), sigma, texts * masks[..., None], masks, kept)
         loss = flow.velocity_loss(velocity, data, noise).mean()
         loss.backward()
         spent = peers.average_gradients(model, clock.spent_s)
@@ -256,6 +265,9 @@ def main() -> None:
     )
     parser.add_argument(
         "--stills", type=float, default=0.0, help="share of the budget spent on single latent frames"
+    )
+    parser.add_argument(
+        "--routed", type=float, default=0.0, help="share of the video tokens that pass the middle blocks by"
     )
     parser.add_argument("--held-clips", type=int, default=48, help="held-out clips in the running validation")
     parser.add_argument("--validate-every", type=float, default=4.0, help="minutes between validations")

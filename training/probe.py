@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from moe_pipeline.diffusion.autoencoder import VideoAutoencoder, to_model_range
 from moe_pipeline.diffusion.probe import FrameProbe, still_features
+from moe_pipeline.diffusion.ridge import ridge
 from moe_pipeline.prompting.encoder import MiniLMEncoder
 from training.clips import ClipSet
 from training.latents import TEXT_TOKENS, load_autoencoder
@@ -46,12 +47,10 @@ def fit(features: Tensor, targets: Tensor, penalty: float = 3.0) -> FrameProbe:
     """Ridge regression of centred targets (N, 384) on features (N, D)."""
     probe = FrameProbe(features.shape[1], targets.shape[1])
     mean = targets.mean(0)
-    x = torch.cat([features.double(), torch.ones(len(features), 1, dtype=torch.float64)], dim=1)
-    y = (targets - mean).double()
-    weights = torch.linalg.solve(x.T @ x + penalty * torch.eye(x.shape[1], dtype=torch.float64), x.T @ y)
+    weight, bias = ridge(features, targets - mean, penalty)
     with torch.no_grad():
-        probe.map.weight.copy_(weights[:-1].T)
-        probe.map.bias.copy_(weights[-1])
+        probe.map.weight.copy_(weight.T)
+        probe.map.bias.copy_(bias)
         probe.text_mean.copy_(mean)
     return probe
 

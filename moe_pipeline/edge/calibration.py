@@ -13,7 +13,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -53,6 +53,7 @@ class Measurement:
     launch_ms: float  # smallest possible call
     probes: tuple[tuple[Workload, float], ...]  # workload and median milliseconds
     seconds: float
+    sides: dict[Precision, int] = field(default_factory=dict)  # of the matrices, by format
 
 
 def cache_path() -> Path:
@@ -163,9 +164,7 @@ def measure(probes: Sequence[Probe] = (), *, torch_device: str = "cpu") -> Measu
         formats["fp16"] = torch.float16
     wait = torch.cuda.synchronize if torch_device == "cuda" else _nothing
     with torch.inference_mode():
-        tflops: dict[Precision, float] = {
-            name: _matrix_tflops(kind, torch_device, wait) for name, kind in formats.items()
-        }
+        products = {name: _matrix_tflops(kind, torch_device, wait) for name, kind in formats.items()}
         memory = _copy_gbs(torch_device, wait)
         one = torch.zeros(8, 8, device=torch_device)
         launch = min(_times(lambda: one + one, wait, seconds=0.05, most=200))
@@ -173,7 +172,9 @@ def measure(probes: Sequence[Probe] = (), *, torch_device: str = "cpu") -> Measu
         for probe in probes:
             runs = sorted(_times(probe.run, wait, seconds=0.9 / len(probes), most=9))
             timed.append((probe.workload, 1e3 * runs[len(runs) // 2]))
-    return Measurement(tflops, memory, 1e3 * launch, tuple(timed), time.perf_counter() - began)
+    tflops = {name: rate for name, (rate, _) in products.items()}
+    sides = {name: side for name, (_, side) in products.items()}
+    return Measurement(tflops, memory, 1e3 * launch, tuple(timed), time.perf_counter() - began, sides)
 
 
 def _nothing() -> None:
@@ -196,14 +197,22 @@ def _times(
     return found
 
 
-def _matrix_tflops(kind: Any, torch_device: str, wait: Callable[[], object]) -> float:
+def _matrix_tflops(kind: Any, torch_device: str, wait: Callable[[], object]) -> tuple[float, int]:
+    """The best rate of a product of two square matrices, and their side.
+
+    Smaller where one product would take longer than a tenth of a second, as it does in a format that the processor
+    only emulates.
+    """
     import torch
 
     side = MATRIX_SIDE[torch_device]
+    trial = torch.ones(side // 4, side // 4, dtype=kind, device=torch_device)
+    once = min(_times(lambda: trial @ trial, wait, seconds=0.02, most=5))
+    while side > trial.shape[0] and once * (side / trial.shape[0]) ** 3 > 0.1:
+        side //= 2
     a = torch.ones(side, side, dtype=kind, device=torch_device)
-    b = torch.ones(side, side, dtype=kind, device=torch_device)
-    best = min(_times(lambda: a @ b, wait, seconds=0.4, most=40))
-    return float(2 * side**3 / best / 1e12)
+    best = min(_times(lambda: a @ a, wait, seconds=0.4, most=40))
+    return float(2 * side**3 / best / 1e12), side
 
 
 def _copy_gbs(torch_device: str, wait: Callable[[], object]) -> float:
@@ -214,6 +223,10 @@ def _copy_gbs(torch_device: str, wait: Callable[[], object]) -> float:
     target = torch.empty_like(source)
     best = min(_times(lambda: target.copy_(source), wait, seconds=0.3, most=40))
     return float(2 * size / best / 1e9)
+
+
+def _product_of(side: int) -> str:
+    return f"best product of two {side} x {side} matrices"
 
 
 def as_profile(measured: Measurement, torch_device: str = "cpu") -> DeviceProfile:
@@ -228,7 +241,6 @@ def as_profile(measured: Measurement, torch_device: str = "cpu") -> DeviceProfil
     cores = os.cpu_count() or 1
     name, memory_gb = _name_and_memory(torch_device)
     watts = WATTS_PER_CORE * cores if torch_device == "cpu" else 300.0
-    side = MATRIX_SIDE[torch_device]
     efficiency = fit_efficiency(measured)
     return DeviceProfile.model_validate(
         {
@@ -237,7 +249,7 @@ def as_profile(measured: Measurement, torch_device: str = "cpu") -> DeviceProfil
             "category": "host",
             "description": f"{name}, measured in {measured.seconds:.1f} s.",
             "peak_tflops": {
-                key: found(round(value, 4), f"best product of two {side} x {side} matrices")
+                key: found(round(value, 4), _product_of(measured.sides.get(key, MATRIX_SIDE[torch_device])))
                 for key, value in measured.tflops.items()
             },
             "memory_gb": found(memory_gb, "reported by the operating system"),

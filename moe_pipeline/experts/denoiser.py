@@ -103,6 +103,11 @@ class Block(nn.Module):
         return torch.addcmul(x, self.down(F.gelu(self.up(y))), gate2[:, None])
 
 
+# Blocks between which a training step may let a part of the video tokens pass by (Krause et al., "TREAD: token routing
+# for efficient architecture-agnostic diffusion training", 2025, arXiv 2501.04765): the first and the last two see all.
+ROUTED_FROM, ROUTED_TO = 1, -2
+
+
 class VideoDenoiser(nn.Module):
     """Predicts the velocity of noisy latents under a text.
 
@@ -150,10 +155,29 @@ class VideoDenoiser(nn.Module):
         cosines, sines = self._tables[key]
         return cosines.to(like), sines.to(like)
 
-    def forward(self, x: Tensor, sigma: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+    def _routed(
+        self, h: Tensor, kept: Tensor, video: int, modulation: Tensor, cosines: Tensor, sines: Tensor
+    ) -> Tensor:
+        """All blocks over h (B, N + L, width), the middle ones over the kept video tokens and the text alone."""
+        blocks = list(self.blocks)
+        rows = torch.cat([kept, torch.arange(video, h.shape[1], device=h.device)])
+        for block in blocks[:ROUTED_FROM]:
+            h = block(h, modulation, cosines, sines)
+        part = h[:, rows]
+        for block in blocks[ROUTED_FROM:ROUTED_TO]:
+            part = block(part, modulation, cosines[rows], sines[rows])
+        h = h.index_copy(1, rows, part)
+        for block in blocks[ROUTED_TO:]:
+            h = block(h, modulation, cosines, sines)
+        return h
+
+    def forward(
+        self, x: Tensor, sigma: Tensor, tokens: Tensor, mask: Tensor, kept: Tensor | None = None
+    ) -> Tensor:
         """x (B, C, F, H, W), sigma (B,), tokens (B, L, text_width), mask (B, L) bool -> velocity like x.
 
-        Where the mask is False a learned null token stands: an empty text is all null tokens.
+        Where the mask is False a learned null token stands: an empty text is all null tokens. `kept` (K,) is for
+        training alone: indices of the video tokens that go through the middle blocks, all others pass them by.
         """
         batch, channels, frames, height, width = x.shape
         p, rows, columns = self.patch, height // self.patch, width // self.patch
@@ -171,8 +195,11 @@ class VideoDenoiser(nn.Module):
         modulation = self.modulation(F.silu(condition)).unflatten(-1, (6, self.width))  # (B, 6, width)
         cosines, sines = self._rotary(frames, rows, columns, text.shape[1], video)
         h = torch.cat([video, text], dim=1)
-        for block in self.blocks:
-            h = block(h, modulation, cosines, sines)
+        if kept is None:
+            for block in self.blocks:
+                h = block(h, modulation, cosines, sines)
+        else:
+            h = self._routed(h, kept, video.shape[1], modulation, cosines, sines)
         h = h[:, : video.shape[1]]
         shift, scale = (modulation[:, :2] + self.out_table.to(h.dtype)).unbind(1)
         h = torch.addcmul(shift[:, None], F.layer_norm(h, (self.width,)), 1 + scale[:, None])

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from moe_pipeline.experts.denoiser import VideoDenoiser
 from training import autoencoder as autoencoder_trainer
 from training import evaluate as evaluate_trainer
 from training import experts as expert_trainer
@@ -279,9 +280,12 @@ def test_every_trainer_takes_its_steps_and_the_pack_they_make_runs(
     from moe_pipeline.pipeline import MoEVideoPipeline
     from moe_pipeline.schema.request import SceneRequest
     from moe_pipeline.testing import check_pack
+    from training import decoder as decoder_trainer
     from training import gate as gate_trainer
     from training import pack as packer
     from training import probe as probe_trainer
+    from training import redraw
+    from training.unpack import unpack
 
     data, held, made = (
         render(tmp_path / "data", 8),
@@ -321,8 +325,17 @@ def test_every_trainer_takes_its_steps_and_the_pack_they_make_runs(
     start = ("--start", made / "generalist")
     single = denoise("single", "single", 4, *start)
     assert single["samples"] == 8 and single["samples_before"] == 48
+    assert denoise("single", "routed", 4, *start, "--routed", 0.5)["samples"] == 8
     for domain in DOMAINS:
         denoise("expert", f"expert-{domain}", 2, "--domain", domain, *start)
+    run(redraw.main, monkeypatch, "--latents", f"{data}-latents", "--denoiser", made / "single", "--steps", 2,
+        "--out", f"{data}-redrawn")  # fmt: skip
+    run(decoder_trainer.main, monkeypatch, "--data", data, "--latents", f"{data}-latents", "--redrawn",
+        f"{data}-redrawn", "--held", held, "--start", made / "autoencoder", "--out", made / "decoder",
+        "--minutes", 0.05)  # fmt: skip
+    before, after = (load_file(made / name / "ema.safetensors") for name in ("autoencoder", "decoder"))
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved and all(name.startswith(("decode_", "seam_")) for name in moved)  # latents stay valid
     run(gate_trainer.main, monkeypatch, "--latents", f"{data}-latents", "--held", f"{held}-latents", "--experts", made,
         "--out", made / "gate", "--steps", 20, "--clips", 8)  # fmt: skip
     run(probe_trainer.main, monkeypatch, "--data", data, "--held", held, "--autoencoder", made / "autoencoder",
@@ -343,6 +356,40 @@ def test_every_trainer_takes_its_steps_and_the_pack_they_make_runs(
     pipeline = MoEVideoPipeline.from_pack(tmp_path / "pack")
     clip = pipeline.generate(SceneRequest(prompt="a robot in a city", steps=2, frames=8, width=64, height=64))
     assert clip.frames.shape == (8, 64, 64, 3) and clip.record.pack.version == "0.0.1"
+    unpack(tmp_path / "pack", tmp_path / "unpacked")
+    shipped, trained = (
+        load_file(folder / "single" / "ema.safetensors") for folder in (tmp_path / "unpacked", made)
+    )
+    assert all(torch.equal(shipped[name], trained[name].bfloat16().float()) for name in trained)
+    onward = denoise("single", "onward", 2, "--start", tmp_path / "unpacked" / "single", "--start-averaged")
+    assert onward["samples_before"] == 56
+
+
+def test_routed_tokens_pass_the_middle_blocks_by_and_all_tokens_are_the_plain_network() -> None:
+    torch.manual_seed(0)
+    model = VideoDenoiser()
+    nn.init.normal_(model.patch_out.weight, std=0.02)
+    given = (
+        torch.randn(1, 16, 4, 16, 16),
+        torch.rand(1),
+        torch.randn(1, 32, 384),
+        torch.ones(1, 32, dtype=torch.bool),
+    )
+    plain = model(*given)
+    assert torch.equal(plain, model(*given, torch.arange(256)))
+    kept = expert_trainer.routed_tokens(given[0], model.patch, 0.5)
+    assert kept is not None and len(kept) == 128 and len(kept.unique()) == 128
+    assert expert_trainer.routed_tokens(given[0], model.patch, 0.0) is None
+    seen: list[int] = []
+    hooks = [
+        block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[1]))
+        for block in model.blocks
+    ]
+    routed = model(*given, kept)
+    assert seen == [288] + [160] * 5 + [288] * 2
+    assert routed.shape == plain.shape and not torch.equal(routed, plain)
+    for hook in hooks:
+        hook.remove()
 
 
 def test_a_learning_rate_warms_up_and_falls_to_its_end() -> None:

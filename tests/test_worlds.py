@@ -46,6 +46,52 @@ def test_about_a_third_of_world_clips_hold_a_subject_and_belong_to_two_domains()
     assert all((scene.domains[1] == "avatar") == (scene.subject == "avatar") for scene in composed)
 
 
+def _pairs(count: int) -> list[SceneAttributes]:
+    worlds = ("city", "landscape", "interior", "space")
+    return [sample(np.random.default_rng([6, k]), worlds[k % 4], 1.0, 1.0) for k in range(count)]
+
+
+def test_companions_differ_from_the_first_subject_and_stand_at_the_other_side() -> None:
+    for scene in _pairs(200):
+        assert scene.companion is not None and scene.composed
+        other = scene.other
+        assert {scene.position, other.position} == {"left", "right"}
+        assert other.shape != scene.shape and other.shape in SHAPES[other.subject]
+        assert len({scene.colour, scene.subject_colour, other.subject_colour}) == 3
+        kinds = {"avatar" if one.subject == "avatar" else "object" for one in (scene, other)}
+        assert set(scene.domains) == {scene.world} | kinds and scene.domains[0] == scene.world
+        assert SceneAttributes.from_dict(json.loads(json.dumps(scene.as_dict()))) == scene
+
+
+def test_captions_of_pairs_name_both_subjects_and_no_colour_that_is_not_there() -> None:
+    for k, scene in enumerate(_pairs(120)):
+        texts = captions(scene, np.random.default_rng(k), 6)
+        assert len(texts) == len(set(texts)) == 6
+        shown = {scene.colour, scene.subject_colour, scene.other.subject_colour}
+        others = tuple(f"{word} " for name, words in COLOUR_WORDS.items() if name not in shown for word in words)
+        for text in texts:
+            assert len(text.split()) <= 23
+            assert _says(text, SHAPE_WORDS[scene.shape]) and _says(text, SHAPE_WORDS[scene.other.shape]), text
+            assert not _says(text, others), (text, shown)
+            for one, two in ((scene, scene.other), (scene.other, scene)):  # a side that is named is the right one
+                taken = " ".join(SHAPE_WORDS[two.shape])  # "character" does not tell from "robot character"
+                nouns = "|".join(noun for noun in SHAPE_WORDS[one.shape] if noun not in taken)
+                found = re.search(rf"(?:{nouns})(?:(?! on the |, | and ).)* on the (left|right)", text)
+                assert found is None or found[1] == one.position, text
+
+
+def test_both_subjects_of_a_pair_can_be_seen(renderer: Renderer) -> None:
+    scene = replace(_pairs(1)[0], camera_motion="static", world="interior", setting="gallery")
+    assert scene.companion is not None
+    both = render_clip(renderer, scene, 5).astype(int)
+    first_alone = render_clip(renderer, replace(scene, companion=None), 5).astype(int)
+    changed = np.abs(both - first_alone).max((0, 3)) > 40  # (H, W)
+    columns = np.flatnonzero(changed.any(0))
+    assert changed.mean() > 0.02
+    middle = columns.mean()
+    assert middle < 64 if scene.other.position == "left" else middle > 64
+
+
 def test_at_least_15_percent_are_held_out_in_every_domain_and_never_split() -> None:
     scenes = _scenes(3000)
     assert np.mean([held_out(scene) for scene in scenes]) >= 0.15

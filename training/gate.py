@@ -35,6 +35,8 @@ from training.experts import load_denoiser
 from training.latents import TEXT_TOKENS, LatentSet
 from training.session import RunningClock
 from training.worlds import DOMAINS
+from training.worlds.attributes import domain_of_subject
+from training.worlds.captions import SHAPE_WORDS
 
 # Sentences about nothing that the worlds hold: their nearness to the captions sets the foot of the coverage.
 FOREIGN = Path(__file__).with_name("foreign_prompts.yaml")
@@ -52,6 +54,19 @@ def _target(domains: Sequence[str]) -> list[float]:
     return [domains.count(d) / len(domains) if d in domains else 0.0 for d in DOMAINS]
 
 
+def _subject_domain(text: str, fact: dict[str, Any]) -> str | None:
+    """The domain of the subject that a part names; None where a clip of two subjects leaves it open."""
+    second = fact.get("attributes", {}).get("companion")
+    if second is None:
+        return str(fact["domains"][-1])
+    named = {
+        domain_of_subject(one["subject"])
+        for one in (fact["attributes"], second)
+        if any(word in text for word in SHAPE_WORDS[one["shape"]])
+    }
+    return named.pop() if len(named) == 1 else None
+
+
 def examples(facts: Sequence[dict[str, Any]]) -> list[Example]:
     """Captions and their parts with targets."""
     found: list[Example] = []
@@ -62,8 +77,9 @@ def examples(facts: Sequence[dict[str, Any]]) -> list[Example]:
             for part in decompose(caption).subtasks:
                 if part.text == caption:
                     continue
-                own = domains[-1:] if part.role == "subject" else domains[:1]
-                found.append(Example(part.text, _target(own)))
+                own = _subject_domain(part.text, fact) if part.role == "subject" else domains[0]
+                if own is not None:
+                    found.append(Example(part.text, _target([own])))
     return found
 
 

@@ -53,7 +53,8 @@ def load_autoencoder(folder: Path, device: torch.device) -> VideoAutoencoder:
     return model.bfloat16().to(device).eval()
 
 
-def _save(path: Path, array: npt.NDArray[Any]) -> None:
+def write_array(path: Path, array: npt.NDArray[Any]) -> None:
+    """Save an array in one go: a file that is there is whole."""
     with replacing(path) as part, part.open("wb") as file:
         np.save(file, array)
 
@@ -72,8 +73,8 @@ def encode_text(frames: Path, out: Path, encoder: MiniLMEncoder) -> None:
         texts.append(features.tokens.reshape(*shape, -1).half().cpu().numpy())
         masks.append(features.mask.reshape(shape).cpu().numpy())
     (out / f"{frames.stem}.jsonl").write_text("\n".join(json.dumps(fact) for fact in facts))
-    _save(out / f"{frames.stem}.text.npy", np.stack(texts))
-    _save(out / f"{frames.stem}.mask.npy", np.stack(masks))
+    write_array(out / f"{frames.stem}.text.npy", np.stack(texts))
+    write_array(out / f"{frames.stem}.mask.npy", np.stack(masks))
 
 
 @torch.inference_mode()
@@ -84,14 +85,20 @@ def encode_shard(frames: Path, out: Path, model: VideoAutoencoder) -> None:
     for clip in np.load(frames, mmap_mode="r"):
         pair = torch.from_numpy(np.stack([clip, clip[:, :, ::-1]])).to(device)
         latents.append(model.encode(to_model_range(pair).bfloat16()).half().cpu().numpy())
-    _save(out / f"{frames.stem}.latents.npy", np.stack(latents))  # last: its presence means that all is there
+    write_array(out / f"{frames.stem}.latents.npy", np.stack(latents))  # last: its presence means that all is there
 
 
 class LatentSet:
-    """Encoded clips of one or more folders as memory maps; `refresh` picks up new shards."""
+    """Encoded clips of one or more folders as memory maps; `refresh` picks up new shards.
 
-    def __init__(self, *folders: Path, domain: str | None = None) -> None:
-        self.folders, self.domain = folders, domain
+    Args:
+        folders: where the shards are.
+        domain: keep the clips of one domain alone.
+        shard: pattern of the shards' stems.
+    """
+
+    def __init__(self, *folders: Path, domain: str | None = None, shard: str = "shard-*") -> None:
+        self.folders, self.domain, self.shard = folders, domain, shard
         self._latents: list[npt.NDArray[Any]] = []
         self._texts: list[npt.NDArray[Any]] = []
         self._masks: list[npt.NDArray[Any]] = []
@@ -101,7 +108,7 @@ class LatentSet:
         self.refresh()
 
     def refresh(self) -> int:
-        for path in (p for folder in self.folders for p in sorted(folder.glob("shard-*.latents.npy"))):
+        for path in (p for folder in self.folders for p in sorted(folder.glob(f"{self.shard}.latents.npy"))):
             if path in self._seen:
                 continue
             self._seen.add(path)

@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float32]
 
 
 class PackFeatures:
-    """`FeatureEncoder` over the embedded autoencoder: each frame is encoded as a still of four frames.
+    """`FeatureEncoder` over the embedded autoencoder: each frame is encoded as if it stood still.
 
     Where the pack has a probe, features and texts share its space (`AlignedFeatureEncoder`).
     """
@@ -34,8 +34,7 @@ class PackFeatures:
         if video.shape[-2:] != side:
             still = torch.nn.functional.interpolate(video[:, :, 0], size=side, mode="area")
             video = still[:, :, None]
-        stills = video.expand(-1, -1, engine.pack.manifest.latents.temporal, -1, -1)
-        latents = engine.autoencoder.encode(stills.to(engine.device, engine.dtype))
+        latents = engine.autoencoder.encode_stills(video.to(engine.device, engine.dtype))
         features = still_features(latents)
         return engine.probe(features.to("cpu")).numpy()
 

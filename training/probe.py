@@ -32,8 +32,8 @@ def features_of(clips: ClipSet, model: VideoAutoencoder, frames: tuple[int, ...]
     """Features of the given frames of every clip: (clips, frames, D)."""
     found = []
     for index in tqdm(range(len(clips)), desc="frame features"):
-        stills = np.stack([clips.clip(index)[t] for t in frames])[:, None].repeat(4, axis=1)
-        latents = model.encode(to_model_range(torch.from_numpy(stills)).bfloat16())
+        stills = np.stack([clips.clip(index)[t] for t in frames])[:, None]  # (N, 1, H, W, 3)
+        latents = model.encode_stills(to_model_range(torch.from_numpy(stills)).bfloat16())
         found.append(still_features(latents))
     return torch.stack(found)
 

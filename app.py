@@ -8,17 +8,23 @@ import sys
 
 def main() -> int:
     """Load the pack, build the page, serve until interrupted. Returns the exit code."""
+    port = os.environ.get("GRADIO_SERVER_PORT", "7860")
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        print("GRADIO_SERVER_PORT must be a number from 1 to 65535, for example 7860.", file=sys.stderr)
+        return 2
+
     from moe_pipeline.pipeline import MoEVideoPipeline
     from moe_pipeline.schema.errors import MoEverseError
     from moe_pipeline.ui import create_studio, launch_options
 
     try:
-        pipeline = MoEVideoPipeline.from_pack()
+        studio = create_studio(MoEVideoPipeline.from_pack())
     except MoEverseError as error:
-        print(error.sentence(), file=sys.stderr)
+        hint = " Clips go to the user's cache; XDG_CACHE_HOME moves it." if error.code == "unwritable" else ""
+        print(f"{error.sentence()}{hint}", file=sys.stderr)
         return 2
     try:
-        create_studio(pipeline).launch(**launch_options())
+        studio.launch(**launch_options())
     except OSError as error:  # the port is taken
         print(f"{error} Set GRADIO_SERVER_PORT to another port.", file=sys.stderr)
         return 2

@@ -275,6 +275,19 @@ class RunControl:
             self._killed |= {device}
             self._changes.append(f"{device} failed")
 
+    def revive(self, device: str) -> None:
+        """A failed edge device is back: the stream re-plans with it."""
+        with self._lock:
+            if device in self._killed:
+                self._killed -= {device}
+                self._changes.append(f"{device} is back")
+
+    def restore(self) -> None:
+        """All devices and links are again as the scenario describes them."""
+        with self._lock:
+            self._killed, self._bandwidth_scale = frozenset(), 1.0
+            self._changes.append("all devices and links are as they were")
+
     def scale_bandwidth(self, scale: float) -> None:
         """All links now carry `scale` times their nominal throughput (0.01 to 10)."""
         with self._lock:

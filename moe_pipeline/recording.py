@@ -14,10 +14,9 @@ from typing import Any, TypeVar
 
 import torch
 
-from moe_pipeline.atomic import write_text
+from moe_pipeline.atomic import unwritable, write_text
 from moe_pipeline.interfaces import Frames, RunControl, RunWarning
 from moe_pipeline.memory import peak_cuda_bytes, peak_rss_bytes
-from moe_pipeline.schema.errors import MoEverseError
 from moe_pipeline.schema.gate import GateDecision
 from moe_pipeline.schema.metrics import ClipMetrics
 from moe_pipeline.schema.placement import Placement
@@ -130,16 +129,14 @@ def require_writable(folder: Path) -> None:
     """Make the folder and try a file in it, before any work is done: permissions alone do not tell.
 
     Raises:
-        MoEverseError: the folder cannot be made or takes no files.
+        MoEverseError: `unwritable_folder`; it cannot be made or takes no files.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise MoEverseError(
-            "unwritable_folder", f"Cannot write into {folder}.", "Choose a folder you may write to."
-        ) from error
+        raise unwritable(folder, error, "unwritable_folder") from error
 
 
 def write_record(path: Path, record: RunRecord | ComparisonRecord) -> None:
@@ -176,5 +173,5 @@ def export(run: Run, record_of: Callable[..., RunRecord], frames: Frames, clip: 
 def what_broke(error: Exception) -> str:
     """One sentence about a defect; what it was in detail is for the log."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return "There was not enough memory for this clip. Ask for fewer frames or a smaller size."
+        return "There was not enough memory for this clip. Ask for fewer experts a step or fewer frames."
     return f"Something went wrong inside MoEverse ({type(error).__name__}); its log says where."

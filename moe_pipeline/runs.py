@@ -45,10 +45,21 @@ class RunStore:
         self.root = cache_root() / "runs" if root is None else Path(root)
         self.keep_hours = keep_hours
 
-    def new_run(self) -> Path:
-        """A fresh empty folder whose name is a random id of 16 hexadecimal digits, readable by this user alone."""
+    def prepare(self) -> None:
+        """Make the root.
+
+        Raises:
+            MoEverseError: `unwritable`.
+        """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(self.root, error) from error
+
+    def new_run(self) -> Path:
+        """A fresh empty folder whose name is a random id of 16 hexadecimal digits, readable by this user alone."""
+        self.prepare()
+        try:
             while True:
                 folder = self.root / secrets.token_hex(8)
                 with suppress(FileExistsError):

@@ -78,7 +78,9 @@ def test_training_levels_lie_inside_the_flow_and_follow_their_generator() -> Non
     assert torch.equal(levels, flow.training_sigmas(4000, torch.Generator().manual_seed(3)))
     assert not torch.equal(levels, flow.training_sigmas(4000, torch.Generator().manual_seed(4)))
     peaked = flow.training_sigmas(4000, torch.Generator().manual_seed(3), even=0.0)
-    assert float(peaked.median()) == pytest.approx(1 / (1 + np.exp(-0.3)), abs=0.02)  # the logit's mean is 0.3
+    assert float(peaked.median()) == pytest.approx(
+        1 / (1 + np.exp(-0.3)), abs=0.02
+    )  # the logit's mean is 0.3
 
 
 def test_even_training_levels_fall_one_into_each_stratum_and_in_random_order() -> None:

@@ -68,12 +68,17 @@ def test_captions_of_pairs_name_both_subjects_and_no_colour_that_is_not_there() 
         texts = captions(scene, np.random.default_rng(k), 6)
         assert len(texts) == len(set(texts)) == 6
         shown = {scene.colour, scene.subject_colour, scene.other.subject_colour}
-        others = tuple(f"{word} " for name, words in COLOUR_WORDS.items() if name not in shown for word in words)
+        others = tuple(
+            f"{word} " for name, words in COLOUR_WORDS.items() if name not in shown for word in words
+        )
         for text in texts:
             assert len(text.split()) <= 23
             assert _says(text, SHAPE_WORDS[scene.shape]) and _says(text, SHAPE_WORDS[scene.other.shape]), text
             assert not _says(text, others), (text, shown)
-            for one, two in ((scene, scene.other), (scene.other, scene)):  # a side that is named is the right one
+            for one, two in (
+                (scene, scene.other),
+                (scene.other, scene),
+            ):  # a side that is named is the right one
                 taken = " ".join(SHAPE_WORDS[two.shape])  # "character" does not tell from "robot character"
                 nouns = "|".join(noun for noun in SHAPE_WORDS[one.shape] if noun not in taken)
                 found = re.search(rf"(?:{nouns})(?:(?! on the |, | and ).)* on the (left|right)", text)

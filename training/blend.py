@@ -1,8 +1,8 @@
-"""Blend experts with the generalist they were branched from, in weight space.
+"""Blend experts with the single model that branched from the same trunk, in weight space.
 
-    python -m training.blend --generalist checkpoints/trunk --experts checkpoints --choose data/choice-latents
+    python -m training.blend --generalist checkpoints/single --experts checkpoints --choose data/choice-latents
 
-The weights on the line between generalist and expert often have a lower error on the expert's domain than either end
+The weights on the line between single model and expert often have a lower error on the expert's domain than either end
 (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022, arXiv 2109.01903). The share of each expert is the
 one of `--shares` with the lowest error on clips of its domain that neither training nor evaluation sees. Writes the
 blended averages into each expert's training folder, with `share` in its summary and all errors in `blend.json`.
@@ -20,12 +20,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from moe_pipeline.experts.denoiser import VideoDenoiser
-from training.experts import held_out_error
+from training.experts import UNBLENDED, held_out_error
 from training.latents import LatentSet
 from training.worlds import DOMAINS
 
 NAME = "ema.safetensors"
-UNBLENDED = "ema-unblended.safetensors"
 
 
 def blended(base: dict[str, Tensor], own: dict[str, Tensor], share: float) -> dict[str, Tensor]:

@@ -37,7 +37,9 @@ class RedrawnClips:
     """
 
     def __init__(self, data: Path, latents: Path, redrawn: Path) -> None:
-        self._shards: list[tuple[npt.NDArray[np.uint8], npt.NDArray[np.float16], npt.NDArray[np.float16]]] = []
+        self._shards: list[
+            tuple[npt.NDArray[np.uint8], npt.NDArray[np.float16], npt.NDArray[np.float16]]
+        ] = []
         for path in sorted(redrawn.glob("shard-*.redrawn.npy")):
             stem = path.name.removesuffix(".redrawn.npy")
             files = (data / f"{stem}.npy", latents / f"{stem}.latents.npy", path)

@@ -32,6 +32,9 @@ from training.optim import Ema, MuonAdamW
 from training.peers import Peers
 from training.session import Checkpoints, Curve, RunningClock
 
+UNBLENDED = (
+    "ema-unblended.safetensors"  # an expert's own weights, beside those that training/blend.py makes of them
+)
 HELD_SIGMAS = tuple((i + 0.5) / 20 for i in range(20))
 
 
@@ -206,7 +209,9 @@ def train(arguments: argparse.Namespace) -> None:
         kept = None if still else routed_tokens(data, model.patch, arguments.routed)
         with torch.autocast(device.type, dtype=torch.bfloat16):
             forward = model if still else compiled
-            velocity = forward(flow.add_noise(data, noise, sigma), sigma, texts * masks[..., None], masks, kept)
+            velocity = forward(
+                flow.add_noise(data, noise, sigma), sigma, texts * masks[..., None], masks, kept
+            )
         loss = flow.velocity_loss(velocity, data, noise).mean()
         loss.backward()
         spent = peers.average_gradients(model, clock.spent_s)
@@ -237,6 +242,7 @@ def train(arguments: argparse.Namespace) -> None:
     if not peers.leads:
         return
     ema.copy_to(averaged)
+    (out / UNBLENDED).unlink(missing_ok=True)  # of weights before these
     save_file({n: p.detach().contiguous() for n, p in averaged.named_parameters()}, out / "ema.safetensors")
     figures = figures or held_out_error(averaged, held, device, len(held))
     summary = {"samples": seen, "minutes": clock.spent_s / 60, **before, "validation": figures}

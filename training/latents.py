@@ -85,7 +85,9 @@ def encode_shard(frames: Path, out: Path, model: VideoAutoencoder) -> None:
     for clip in np.load(frames, mmap_mode="r"):
         pair = torch.from_numpy(np.stack([clip, clip[:, :, ::-1]])).to(device)
         latents.append(model.encode(to_model_range(pair).bfloat16()).half().cpu().numpy())
-    write_array(out / f"{frames.stem}.latents.npy", np.stack(latents))  # last: its presence means that all is there
+    write_array(
+        out / f"{frames.stem}.latents.npy", np.stack(latents)
+    )  # last: its presence means that all is there
 
 
 class LatentSet:

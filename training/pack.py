@@ -26,6 +26,7 @@ from moe_pipeline.diffusion.probe import FrameProbe
 from moe_pipeline.experts.denoiser import VideoDenoiser
 from moe_pipeline.gating.gate import TextSigmaGate
 from moe_pipeline.packs import MANIFEST, open_pack
+from moe_pipeline.schema.errors import MoEverseError
 from moe_pipeline.schema.pack import PACK_SCHEMA_VERSION
 from moe_pipeline.workload import delta_bytes
 from training.clips import ClipSet
@@ -184,6 +185,25 @@ def _averaged(folder: Path) -> tuple[VideoDenoiser, dict[str, Any]]:
     return model, json.loads((folder / "summary.json").read_text())
 
 
+def _decoder_or_autoencoder(root: Path) -> Path:
+    """The folder of the decoder that was trained on alone, where there is one; its encoder must be the autoencoder's.
+
+    Raises:
+        MoEverseError: another encoder, so the denoisers' latents would not be this decoder's.
+    """
+    decoder, autoencoder = root / "decoder", root / "autoencoder"
+    if not (decoder / "ema.safetensors").exists():
+        return autoencoder
+    ours, theirs = (load_file(folder / "ema.safetensors") for folder in (decoder, autoencoder))
+    if any(not torch.equal(ours[name], theirs[name]) for name in theirs if name.startswith("encode_")):
+        raise MoEverseError(
+            "pack_mismatch",
+            f"{decoder} was trained from another autoencoder than {autoencoder}.",
+            "Train the decoder again, or remove its folder.",
+        )
+    return decoder
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--checkpoints", required=True, help="folder of autoencoder, single, expert-*, gate")
@@ -192,9 +212,7 @@ def main() -> None:
     parser.add_argument("--version", required=True)
     arguments = parser.parse_args()
     root = Path(arguments.checkpoints)
-    # A decoder that was trained on alone has the same encoder.
-    decoder = root / "decoder"
-    source = decoder if (decoder / "ema.safetensors").exists() else root / "autoencoder"
+    source = _decoder_or_autoencoder(root)
     autoencoder = load_autoencoder(source, torch.device("cpu"))
     gate = TextSigmaGate(len(EXPERTS))
     gate.load_state_dict(load_file(root / "gate" / "gate.safetensors"))
@@ -210,7 +228,7 @@ def main() -> None:
     for name, branch in {"generalist": "single", **{d: f"expert-{d}" for d in DOMAINS}}.items():
         parts[name], own = _averaged(root / branch)
         for key in ("samples", "minutes"):
-            own[key] += own.pop(f"{key}_before")
+            own[key] += own.pop(f"{key}_before", 0)  # a folder that was unpacked has all in one figure
         training[name] = own
     for name, folder in {"autoencoder": source, "gate": root / "gate", "probe": root / "probe"}.items():
         if (folder / "summary.json").exists():

@@ -61,7 +61,9 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_denoiser(arguments.denoiser).to(device).eval()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    stems = [p.name.removesuffix(".latents.npy") for p in sorted(arguments.latents.glob("shard-*.latents.npy"))]
+    stems = [
+        p.name.removesuffix(".latents.npy") for p in sorted(arguments.latents.glob("shard-*.latents.npy"))
+    ]
     for stem in tqdm(stems[: arguments.shards], unit="shard"):
         path = arguments.out / f"{stem}.redrawn.npy"
         if path.exists():

@@ -1,7 +1,7 @@
 """Render clips of the worlds: `python -m training.render --clips N --seed S --out DIR`.
 
-Clip i depends on (seed, i, domains, split, composed, pairs) alone: any number of workers, and a run that was stopped and
-started again, give the same bytes.
+Clip i depends on (seed, i, domains, split, composed, pairs) alone: any number of workers, and a run that was stopped
+and started again, give the same bytes.
 """
 
 from __future__ import annotations
@@ -106,7 +106,9 @@ def _agree(plan: RenderPlan, folder: Path) -> None:
     path = folder / "render.json"
     wanted = json.loads(json.dumps({"format": FORMAT, **asdict(plan)}))
     if path.is_file():
-        stored = {"composed": SUBJECT_SHARE, "pairs": PAIR_SHARE} | json.loads(path.read_text(encoding="utf-8"))
+        stored = {"composed": SUBJECT_SHARE, "pairs": PAIR_SHARE} | json.loads(
+            path.read_text(encoding="utf-8")
+        )
         differing = sorted(key for key in wanted if stored.get(key) != wanted[key])
         if differing:
             said = ", ".join(f"{key} {stored.get(key)} (asked: {wanted[key]})" for key in differing)

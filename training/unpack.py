@@ -20,7 +20,8 @@ from moe_pipeline.packs import open_pack
 from moe_pipeline.schema.pack import TrainingRecord
 
 
-def _write(folder: Path, module: nn.Module, training: TrainingRecord | None) -> None:
+def _write(folder: Path, module: object, training: TrainingRecord | None) -> None:
+    assert isinstance(module, nn.Module)  # a denoiser is a protocol to whoever only calls it
     folder.mkdir(parents=True, exist_ok=True)
     weights = {n: p.detach().float().cpu().contiguous() for n, p in module.named_parameters()}
     save_file(weights, folder / "ema.safetensors")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def ridge(x: Tensor, y: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
-    """Weights (D, K) and intercept (K,) that map x (N, D) to y (N, K) by least squares plus `penalty` times all squares.
+    """Weights (D, K) and intercept (K,) from x (N, D) to y (N, K): least squares plus `penalty` times all squares.
 
     The penalty decides every direction that x leaves open: latents normalised over their channels add up to zero, so
     plain least squares would leave any multiple of their sum free.

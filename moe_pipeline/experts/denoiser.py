@@ -9,6 +9,7 @@ heads with plain matrix products are the fastest form on CPUs (docs/log.md).
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,8 @@ def sinusoidal(sigma: Tensor, width: int) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
+@lru_cache(maxsize=16)  # the last few shapes, shared by all denoisers
+@torch.inference_mode(False)  # a kept table must serve a later training step too
 def rotary_table(frames: int, height: int, width: int, head: int, text: int) -> tuple[Tensor, Tensor]:
     """Cosines and sines (tokens + text, head // 2): a quarter of the pairs turns with time, the rest with space.
 
@@ -145,14 +148,9 @@ class VideoDenoiser(nn.Module):
         nn.init.zeros_(self.modulation.bias)
         nn.init.zeros_(self.patch_out.weight)
         nn.init.zeros_(self.patch_out.bias)
-        self._tables: dict[tuple[int, int, int, int], tuple[Tensor, Tensor]] = {}
 
     def _rotary(self, frames: int, height: int, width: int, text: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        key = (frames, height, width, text)
-        if key not in self._tables:
-            with torch.inference_mode(False):  # kept tables must serve a later training step too
-                self._tables[key] = rotary_table(frames, height, width, self.head, text)
-        cosines, sines = self._tables[key]
+        cosines, sines = rotary_table(frames, height, width, self.head, text)
         return cosines.to(like), sines.to(like)
 
     def _routed(

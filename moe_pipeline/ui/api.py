@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import gradio as gr
@@ -41,6 +42,13 @@ def _request(pipeline: MoEVideoPipeline, **values: Any) -> SceneRequest:
         raise gr.Error(error.sentence(), print_exception=False) from error
 
 
+def _folder(handlers: StudioHandlers) -> Path:
+    try:
+        return handlers.new_folder()
+    except MoEverseError as error:
+        raise gr.Error(error.sentence(), print_exception=False) from error
+
+
 def _answer(record: RunRecord) -> dict[str, Any]:
     """The record without the clip's file name: clients of Gradio take every dict with a `path` for a file to fetch."""
     answer = record.model_dump(mode="json")
@@ -53,7 +61,13 @@ def _failed(event: Event) -> None:
         raise gr.Error(event.message, print_exception=False)
 
 
-def publish(handlers: StudioHandlers, concurrency_id: str, at_once: int) -> None:
+QUEUE, AT_ONCE = (
+    "api",
+    4,
+)  # clients of the API wait among themselves, so that a script cannot fill the page's places
+
+
+def publish(handlers: StudioHandlers) -> None:
     """Attach the endpoints to the Blocks that is being built."""
     defaults = handlers.pipeline.manifest.defaults
     count = len(handlers.pipeline.manifest.experts)
@@ -87,7 +101,7 @@ def publish(handlers: StudioHandlers, concurrency_id: str, at_once: int) -> None
             handlers.pipeline, prompt=prompt, seed=seed, steps=steps, guidance=guidance, top_k=top_k, mode=mode,
             scenario=scenario, objective=objective,
         )  # fmt: skip
-        control, folder = RunControl(), handlers.new_folder()
+        control, folder = RunControl(), _folder(handlers)
         done: list[Finished] = []
 
         def take(event: Event) -> None:
@@ -132,7 +146,7 @@ def publish(handlers: StudioHandlers, concurrency_id: str, at_once: int) -> None
         request = _request(
             handlers.pipeline, prompt=prompt, seed=seed, steps=steps, guidance=guidance, top_k=top_k
         )
-        control, folder = RunControl(), handlers.new_folder()
+        control, folder = RunControl(), _folder(handlers)
         runs: dict[str, Any] = {}
 
         def take(item: tuple[str, Event]) -> None:
@@ -179,7 +193,7 @@ def publish(handlers: StudioHandlers, concurrency_id: str, at_once: int) -> None
         parts = {"plan": scene, "gate": gate, "placement": placement}
         return {name: part.model_dump(mode="json") for name, part in parts.items()} | {"notes": list(notes)}
 
-    limit: dict[str, Any] = {"concurrency_id": concurrency_id, "concurrency_limit": at_once}
+    limit: dict[str, Any] = {"concurrency_id": QUEUE, "concurrency_limit": AT_ONCE}
     gr.api(generate, api_name="generate", **limit)
     gr.api(compare, api_name="compare", **limit)
     gr.api(plan, api_name="plan", concurrency_limit=8)

@@ -11,7 +11,7 @@ from moe_pipeline.schema.metrics import MetricInfo
 from moe_pipeline.schema.record import RunRecord
 from moe_pipeline.ui.metric_cards import display
 from moe_pipeline.ui.panel import Panel, View
-from moe_pipeline.ui.stage import clip_view, preview_strip
+from moe_pipeline.ui.stage import clip_view, file_url, preview_strip
 
 MODES = ("moe", "single")
 TITLES = {"moe": "mixture", "single": "single model"}
@@ -29,6 +29,7 @@ def empty_comparison() -> View:
         "error": "",
         "sides": {mode: dict(side) for mode in MODES},
         "rows": [],
+        "files": [],  # what can be saved of the pair that is shown
         "seconds": 2.0,  # length of a clip: how fast its preview is cycled
     }
 
@@ -54,16 +55,45 @@ def comparison_clip(view: View, mode: str, record: RunRecord, path: Path | str) 
     """One of the two clips is there."""
     text = f"{record.timing.total_ms / 1000:.2f} s measured"
     side = {"text": text, "clip": clip_view(record, path), "preview": None, "done": True}
-    return {**view, "sides": {**view["sides"], mode: side}}
+    return {
+        **view,
+        "sides": {**view["sides"], mode: side},
+        "rows": [],
+        "files": [],
+    }  # those were of the pair before
+
+
+def comparison_ended(view: View, state: str, headline: str, error: str = "") -> View:
+    """It ended early: a finished clip stays, without one of another pair beside it; else the last pair does."""
+    sides = {mode: {**side, "preview": None} for mode, side in view["sides"].items()}
+    finished = any(side["done"] for side in sides.values())
+    for side in sides.values():
+        if not side["done"]:
+            side["text"] = ""
+            side["clip"] = None if finished else side["clip"]
+    return {**view, "state": state, "headline": headline, "error": error, "sides": sides}
+
+
+FILES = {
+    "moe.mp4": "Mixture clip",
+    "single.mp4": "Single-model clip",
+    "side_by_side.mp4": "Side by side",
+    "record.json": "Record",
+}
 
 
 def comparison_finished(
-    view: View, runs: Mapping[str, RunRecord], catalogue: Mapping[str, MetricInfo]
+    view: View, runs: Mapping[str, RunRecord], catalogue: Mapping[str, MetricInfo], folder: Path
 ) -> View:
-    """Both clips are there: their figures side by side."""
+    """Both clips are there: their figures side by side, and the files of `folder` to save."""
     seed = runs["moe"].request.seed
     headline = f"Same prompt, same seed {seed}, same number of steps."
-    return {**view, "state": "done", "headline": headline, "rows": comparison_rows(runs, catalogue)}
+    files = [
+        {"title": title, "name": f"moeverse-{folder.name}-{name}", "href": file_url(folder / name)}
+        for name, title in FILES.items()
+    ]
+    rows = comparison_rows(runs, catalogue)
+    return {**view, "state": "done", "headline": headline, "rows": rows, "files": files}
 
 
 WON_BY_STANDING_STILL = ("subject_consistency", "background_consistency")

@@ -144,12 +144,22 @@ def edge_view(
     }
 
 
-def edge_failed(view: View, sentence: str, killed: Iterable[str], bandwidth_scale: float) -> View:
-    """No placement under these conditions: say so, keep the map, mark what was killed."""
+def edge_failed(
+    view: View,
+    scenarios: Sequence[EdgeScenario],
+    palette: Palette,
+    sentence: str,
+    killed: Iterable[str],
+    bandwidth_scale: float,
+) -> View:
+    """No placement under these conditions: say so, keep the map, mark what was killed; no figure of before stays."""
     dead = set(killed)
-    nodes = [{**node, "killed": node["id"] in dead, "experts": [], "stages": []} for node in view["nodes"]]
-    return {**view, "nodes": nodes, "killed": sorted(dead), "bandwidth_scale": bandwidth_scale, "error": sentence,
-            "total_ms": None, "timeline": [], "assignments": [], "replanned": ""}  # fmt: skip
+    idle = {"experts": [], "stages": [], "busy_ms": 0.0, "energy_j": 0.0, "reason": ""}
+    nodes = [{**node, **idle, "killed": node["id"] in dead} for node in view["nodes"]]
+    links = [{**link, "used": False} for link in view["links"]]
+    empty = empty_edge(scenarios, view["scenario"], palette)
+    return {**empty, "nodes": nodes, "links": links, "measured": view["measured"], "killed": sorted(dead),
+            "bandwidth_scale": bandwidth_scale, "error": sentence}  # fmt: skip
 
 
 def measured_timeline(record: RunRecord) -> list[View]:

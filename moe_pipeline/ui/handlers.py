@@ -23,6 +23,7 @@ from moe_pipeline.studies.this_machine import attach_known, calibrate
 from moe_pipeline.ui import plots
 from moe_pipeline.ui.comparison import (
     comparison_clip,
+    comparison_ended,
     comparison_finished,
     comparison_started,
     comparison_step,
@@ -129,6 +130,7 @@ class StudioHandlers:
             )  # what was typed stays, be it a number that no message can carry
             return
         desk.request, desk.run = scene_request, control
+        desk.enter(scene_request.scenario)
         self._impose(desk, control)
         feed = RunFeed(
             lambda: self.pipeline.stream(scene_request, out=folder, control=control), self.turns, control
@@ -153,11 +155,47 @@ class StudioHandlers:
             return refused(view, item.sentence)
         return fold(view, item, self.scene)
 
-    def stop(self, request: gr.Request) -> None:
-        """Stop this page's clip."""
+    def stop(self, request: gr.Request) -> Any:
+        """Stop this page's clip; where nothing runs although the page shows a run, show its end."""
         desk = self.desks.of(request.session_hash)
         if desk.run is not None:
             desk.run.cancel()
+            return gr.skip()
+        desk.view = stopped(desk.view)
+        return desk.view.stage
+
+    def settle(
+        self,
+        prompt: str,
+        seed: Any,
+        steps: Any,
+        guidance: Any,
+        top_k: Any,
+        mode: str,
+        scenario: str,
+        objective: str,
+        request: gr.Request,
+    ) -> tuple[Any, Any, Any, Any]:
+        """After a run: plan what was typed, chosen or switched off while it went on and could not be shown then."""
+        desk = self.desks.of(request.session_hash)
+        if desk.busy:
+            return gr.skip(), gr.skip(), gr.skip(), gr.skip()
+        last, now = desk.request, desk.view.placement
+        try:  # the seed may have been drawn for this run; no plan depends on it
+            shown = last is not None and last == ask(
+                prompt, last.seed, steps, guidance, top_k, mode, scenario, objective
+            )
+        except MoEverseError:
+            shown = False
+        plan, gate = (
+            (gr.skip(), gr.skip())
+            if shown
+            else self.preview(prompt, seed, steps, guidance, top_k, mode, scenario, objective, request)
+        )
+        conditions = (desk.killed, desk.bandwidth_scale)
+        if shown and now is not None and conditions == (frozenset(now.killed), now.bandwidth_scale):
+            return plan, gate, gr.skip(), gr.skip()
+        return plan, gate, *self.preview_placement(request)
 
     def new_folder(self) -> Path:
         """A fresh folder for a run's files; folders that have expired go first."""
@@ -191,6 +229,7 @@ class StudioHandlers:
         if desk.busy:
             return gr.skip(), gr.skip()
         desk.request = None
+        desk.enter(scenario)
         if not (prompt or "").strip():
             empty = empty_gate(self.scene.palette, columns_of(steps))
             desk.view = replace(desk.view, plan=empty_plan(), gate=empty)
@@ -233,7 +272,14 @@ class StudioHandlers:
             return None, error.sentence()
 
     def _without_placement(self, desk: Desk, trouble: str) -> RunView:
-        edge = edge_failed(desk.view.edge, trouble, desk.killed, desk.bandwidth_scale)
+        edge = edge_failed(
+            desk.view.edge,
+            self.scene.scenarios,
+            self.scene.palette,
+            trouble,
+            desk.killed,
+            desk.bandwidth_scale,
+        )
         if desk.request is not None and edge["scenario"] != desk.request.scenario:
             # The map on the page is of another scenario: show none rather than the wrong one.
             chosen = next((s for s in self.scene.scenarios if s.id == desk.request.scenario), None)
@@ -252,16 +298,16 @@ class StudioHandlers:
         return self._edge_changed(desk, lambda control: control.kill(device))
 
     def revive(self, event: gr.EventData, request: gr.Request) -> tuple[Any, Any]:
-        """A device is back; it can be used from the next placement on."""
-        desk = self.desks.of(request.session_hash)
-        desk.killed -= {str(getattr(event, "device", ""))}
-        return self._edge_changed(desk, None)
+        """A device is back: a run in progress re-plans with it, otherwise the page re-plans now."""
+        desk, device = self.desks.of(request.session_hash), str(getattr(event, "device", ""))
+        desk.killed -= {device}
+        return self._edge_changed(desk, lambda control: control.revive(device))
 
     def restore(self, request: gr.Request) -> tuple[Any, Any]:
         """All devices and links as the scenario describes them."""
         desk = self.desks.of(request.session_hash)
         desk.killed, desk.bandwidth_scale = frozenset(), 1.0
-        return self._edge_changed(desk, lambda control: control.scale_bandwidth(1.0))
+        return self._edge_changed(desk, lambda control: control.restore())
 
     def bandwidth(self, event: gr.EventData, request: gr.Request) -> tuple[Any, Any]:
         """Every link carries a multiple of its nominal throughput."""
@@ -273,24 +319,22 @@ class StudioHandlers:
         desk.bandwidth_scale = round(min(10.0, max(0.01, scale)), 4) if scale == scale else 1.0
         return self._edge_changed(desk, lambda control: control.scale_bandwidth(desk.bandwidth_scale))
 
-    def choose_scenario(self, event: gr.EventData, request: gr.Request) -> Any:
-        """The Edge tab's picker: passes the choice on to the page's one scenario control."""
+    def choose_scenario(self, event: gr.EventData) -> Any:
+        """The Edge tab's picker: passes the choice on to the page's one scenario control.
+
+        During a run the choice waits: the run keeps its scenario, and `settle` plans for the new one afterwards.
+        """
         wanted = str(getattr(event, "id", ""))
-        desk = self.desks.of(request.session_hash)
-        if desk.busy or wanted not in {scenario.id for scenario in self.scene.scenarios}:
-            return gr.skip()
-        desk.killed = frozenset()  # devices of another deployment
-        return wanted
+        return wanted if wanted in {scenario.id for scenario in self.scene.scenarios} else gr.skip()
 
     def _known_device(self, event: gr.EventData, request: gr.Request) -> str | None:
         device = str(getattr(event, "device", ""))
         nodes = self.desks.of(request.session_hash).view.edge["nodes"]
         return device if device in {node["id"] for node in nodes} else None
 
-    def _edge_changed(self, desk: Desk, tell: Callable[[RunControl], None] | None) -> tuple[Any, Any]:
+    def _edge_changed(self, desk: Desk, tell: Callable[[RunControl], None]) -> tuple[Any, Any]:
         if desk.run is not None:
-            if tell is not None:
-                tell(desk.run)
+            tell(desk.run)
             return gr.skip(), gr.skip()  # the stream's `replanned` event redraws both panels
         before = desk.view.edge["total_ms"]
         placement, trouble = self._place(desk)
@@ -339,18 +383,17 @@ class StudioHandlers:
             lambda: compare(self.pipeline, scene_request, folder, control=control), self.turns, control
         )
         records: dict[str, RunRecord] = {}
-        before = desk.comparison
-        desk.comparison = comparison_started(before, "Starting")
+        desk.comparison = comparison_started(desk.comparison, "Starting")
         try:
             for batch in feed.batches():
                 for item in batch:
                     desk.comparison = self._compared(desk.comparison, item, folder, records)
                 yield desk.comparison, gr.skip()
             if len(records) == COMPARED:
-                desk.comparison = comparison_finished(desk.comparison, records, self.scene.catalogue)
+                desk.comparison = comparison_finished(desk.comparison, records, self.scene.catalogue, folder)
                 yield desk.comparison, plots.metric_radar(records, self.scene.catalogue)
             elif desk.comparison["state"] != "failed":
-                desk.comparison = {**before, "state": "stopped", "headline": "Stopped."}
+                desk.comparison = comparison_ended(desk.comparison, "stopped", "Stopped.")
                 yield desk.comparison, gr.skip()
         finally:
             control.cancel()
@@ -363,7 +406,7 @@ class StudioHandlers:
             headline = f"Waiting: {item.ahead} before yours" if item.ahead else "Starting"
             return {**view, "state": "waiting", "headline": headline}
         if isinstance(item, Refused):
-            return {**view, "state": "failed", "headline": "Not compared.", "error": item.sentence}
+            return comparison_ended(view, "failed", "Not compared.", item.sentence)
         mode, event = item
         match event:
             case Accepted(request=request):
@@ -374,7 +417,7 @@ class StudioHandlers:
                 records[mode] = clip.record
                 return comparison_clip(view, mode, clip.record, clip.path or folder / f"{mode}.mp4")
             case Failed(message=message):
-                return {**view, "state": "failed", "headline": "Not compared.", "error": message}
+                return comparison_ended(view, "failed", "Not compared.", message)
             case Cancelled():
                 return {**view, "headline": "Stopping"}
             case _:

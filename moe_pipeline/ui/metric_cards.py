@@ -134,7 +134,9 @@ def _facts(record: RunRecord) -> list[View]:
         {"title": "Real-time factor", "text": f"{timing.total_ms / 1000 / seconds:.2f} × clip length"}
     )
     if timing.peak_rss_bytes:
-        facts.append({"title": "Peak memory", "text": f"{timing.peak_rss_bytes / 1e9:.2f} GB"})
+        facts.append(
+            {"title": "Peak memory of the program so far", "text": f"{timing.peak_rss_bytes / 1e9:.2f} GB"}
+        )
     return facts
 
 

@@ -1,8 +1,8 @@
 """What belongs to one open page: its running controls, its view and its edge conditions.
 
 A page's state cannot live in `gr.State`: a stop or a killed device must reach a run that is still going, while
-Gradio copies state values between events. So each page has a desk here, found by its session hash and removed
-when the page closes; no handler ever looks at another page's desk.
+Gradio copies state values between events. So each page has a desk here, found by its session hash; no handler ever
+looks at another page's desk.
 """
 
 from __future__ import annotations
@@ -29,12 +29,19 @@ class Desk:
     compare: RunControl | None = None
     killed: frozenset[str] = frozenset()
     bandwidth_scale: float = 1.0
+    scenario: str | None = None  # whose devices `killed` names
     request: SceneRequest | None = None  # of the newest draft or run: what the edge is planned for
 
     @property
     def busy(self) -> bool:
         """A clip is being made, or waits to be."""
         return self.run is not None
+
+    def enter(self, scenario: str) -> None:
+        """From here on the page is about this scenario: a change of it brings devices of its own, all working."""
+        if self.scenario not in (None, scenario):
+            self.killed = frozenset()
+        self.scenario = scenario
 
     def leave(self) -> None:
         """Stop everything this page started."""
@@ -64,9 +71,13 @@ class Desks:
             return desk
 
     def close(self, session: str | None) -> None:
-        """The page is gone."""
+        """The page is gone, or a phone that was locked lost its connection: what runs stops, the desk stays.
+
+        A page that lives on comes back under the same session, and its clips are still there; desks that nobody comes
+        back to go when newer ones need their place.
+        """
         with self._lock:
-            desk = self._desks.pop(session or "", None)
+            desk = self._desks.get(session or "")
         if desk is not None:
             desk.leave()
 

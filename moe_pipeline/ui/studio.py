@@ -37,15 +37,19 @@ FIRST = 6
 MODES = [("Mixture of experts", "moe"), ("Single model", "single")]
 ABOUT_COMPARE = """<p class="mv-about">The same scene from the same seed, made twice: by the mixture, and by one model
 that knows all kinds of scenes, of the size of one expert.</p>"""
-QUEUE = "model"  # every event that uses the model shares this limit; the fair order is kept by `Turns`
-AT_ONCE = 24
+# Every event of the page that uses the model shares this limit, above what the queue takes: a request that waits says
+# so on its page and can be stopped there. The fair order is kept by `Turns`.
+QUEUE = "model"
+AT_ONCE = 64
 CACHE_HOURS = 6
 # Typing is answered when it pauses, not at each letter.
 PAUSE = "async (...values) => { await new Promise((go) => setTimeout(go, 150)); return values; }"
 STILL = "() => { document.documentElement.dataset.moeRun = 'still'; }"
 COMPARE_STILL = "() => { document.documentElement.dataset.moeCompare = 'still'; }"
-DICE = "() => Math.floor(Math.random() * 1000000)"
+DICE = "() => [Math.floor(Math.random() * 1000000), true]"
 HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+# What follows another event: the newest one must not be dropped because an older one is still at work.
+FOLLOWING: dict[str, Any] = {"queue": False, "trigger_mode": "always_last", **HIDDEN}
 
 
 def create_studio(pipeline: MoEVideoPipeline, runs: RunStore | None = None) -> gr.Blocks:
@@ -60,7 +64,7 @@ def create_studio(pipeline: MoEVideoPipeline, runs: RunStore | None = None) -> g
     scene = Scene(Palette.of(pipeline.manifest), scenarios, pipeline.profiles, METRICS, DEFAULT_SCENARIO)
     handlers = StudioHandlers(pipeline, scene, runs)
     # Finished clips are streamed from their run's folder instead of being copied into Gradio's cache.
-    runs.root.mkdir(parents=True, exist_ok=True)
+    runs.prepare()
     gr.set_static_paths([runs.root])
     with gr.Blocks(
         title="MoEverse",
@@ -68,11 +72,9 @@ def create_studio(pipeline: MoEVideoPipeline, runs: RunStore | None = None) -> g
         fill_width=True,
         delete_cache=(3600, CACHE_HOURS * 3600),
     ) as studio:
-        api.publish(
-            handlers, QUEUE, AT_ONCE
-        )  # before the handlers, which else would take the endpoints' names
+        api.publish(handlers)  # before the handlers, which else would take the endpoints' names
         _build(handlers)
-    studio.queue(max_size=64)
+    studio.queue(max_size=AT_ONCE)
     # While the browser opens the page, in the background: encoder, gate, workloads and solver.
     threading.Thread(target=handlers.warm_up, args=(EXAMPLES[FIRST][1],), daemon=True, name="warm-up").start()
     return studio
@@ -120,17 +122,22 @@ def _build(handlers: StudioHandlers) -> None:
         concurrency_id=QUEUE, concurrency_limit=AT_ONCE, **HIDDEN,
     )  # fmt: skip
     run.then(None, js=STILL, **HIDDEN)
-    stop.click(handlers.stop, queue=False, **HIDDEN)
+    run.failure(None, js=STILL, **HIDDEN)
+    stop.click(handlers.stop, None, stage, queue=False, **HIDDEN)
     planned = _plan_as_you_type(handlers, [prompt, seed, *settings], [plan, gate, devices, edge])
     compared = compare.click(
         handlers.compare, [prompt, seed, *settings], [comparison, radar],
         concurrency_id=QUEUE, concurrency_limit=AT_ONCE, **HIDDEN,
     )  # fmt: skip
     compared.then(None, js=COMPARE_STILL, **HIDDEN)
+    compared.failure(None, js=COMPARE_STILL, **HIDDEN)
     stop_compare.click(handlers.stop_compare, queue=False, **HIDDEN)
     planned += _edge_events(handlers, edge, devices, settings[4])
-    for event in [run, *planned]:
-        event.then(handlers.split_charts, None, [latency, energy], queue=False, **HIDDEN)
+    settled = run.then(
+        handlers.settle, [prompt, seed, *settings], [plan, gate, devices, edge], queue=False, **HIDDEN
+    )
+    for event in [settled, *planned]:
+        event.then(handlers.split_charts, None, [latency, energy], **FOLLOWING)
     _root().unload(handlers.leave)
 
 
@@ -167,7 +174,9 @@ def _controls(
         seed = gr.Number(value=defaults.seed, label="Seed", elem_id="seed", min_width=90, scale=3)
         locked = gr.Checkbox(value=False, label="Keep seed", elem_id="lock", min_width=90, scale=2)
         dice = gr.Button("⚄", elem_id="dice", min_width=44, scale=0)
-    dice.click(None, None, seed, js=DICE, **HIDDEN)
+    # A seed that somebody chose is kept: Generate would draw another one else.
+    dice.click(None, None, [seed, locked], js=DICE, **HIDDEN)
+    seed.input(None, None, locked, js="() => true", **HIDDEN)
     generate = gr.Button("Generate", variant="primary", elem_id="generate", size="lg")
     stop = gr.Button("Stop", variant="stop", elem_id="stop", size="lg")
     with gr.Accordion("Advanced", open=False, elem_id="advanced"):
@@ -219,17 +228,17 @@ def _root() -> gr.Blocks:
 def _plan_as_you_type(handlers: StudioHandlers, inputs: list[Any], outputs: list[Any]) -> list[Any]:
     """Plan and gate first, in milliseconds; the placement, which a solver looks for, follows."""
     plan, gate, devices, edge = outputs
-    prompt, _seed, steps, _guidance, top_k, mode, scenario, objective = inputs
+    prompt, _seed, steps, guidance, top_k, mode, scenario, objective = inputs
     light = {"queue": False, **HIDDEN}
     events = [_root().load(handlers.preview, inputs, [plan, gate], **light)]
-    for control in (prompt, steps, top_k, mode, scenario, objective):
+    for control in (prompt, steps, guidance, top_k, mode, scenario, objective):
         pause = PAUSE if control is prompt else None
         events.append(
             control.change(
                 handlers.preview, inputs, [plan, gate], trigger_mode="always_last", js=pause, **light
             )
         )
-    return [event.then(handlers.preview_placement, None, [devices, edge], **light) for event in events]
+    return [event.then(handlers.preview_placement, None, [devices, edge], **FOLLOWING) for event in events]
 
 
 def _edge_events(
@@ -239,8 +248,8 @@ def _edge_events(
     light = {"queue": False, **HIDDEN}
     edge.scenario(handlers.choose_scenario, None, scenario, **light)  # the radio's change then plans anew
     return [
-        edge.kill(handlers.kill, None, outputs, **light),
-        edge.revive(handlers.revive, None, outputs, **light),
+        edge.kill(handlers.kill, None, outputs, trigger_mode="multiple", **light),
+        edge.revive(handlers.revive, None, outputs, trigger_mode="multiple", **light),
         edge.restore(handlers.restore, None, outputs, **light),
         edge.bandwidth(handlers.bandwidth, None, outputs, trigger_mode="always_last", **light),
     ]

@@ -31,6 +31,7 @@ from moe_pipeline.schema.record import RunRecord
 from moe_pipeline.ui.edge_view import (
     Networks,
     devices_view,
+    edge_failed,
     edge_view,
     empty_devices,
     empty_edge,
@@ -51,6 +52,7 @@ from moe_pipeline.ui.stage import (
 )
 
 MOST_EARLIER = 12
+INFEASIBLE = "infeasible"  # the warning of a run that no edge device can take under the present conditions
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,9 @@ def fold(view: RunView, event: Event, scene: Scene) -> RunView:
         case Replanned(placement=placement, reason=reason):
             text = f"Re-planned while running: {reason}."
             return _with_note(placed(view, scene, placement, text), text)
-        case RunWarning(message=message):
+        case RunWarning(code=code, message=message):
+            if code == INFEASIBLE:
+                view = _unplaced(view, scene, message)
             return _with_note(view, message)
         case Step():
             return _step(view, event, scene)
@@ -203,6 +207,14 @@ def fold(view: RunView, event: Event, scene: Scene) -> RunView:
             return stopped(view, after_steps)
         case _:
             assert_never(event)
+
+
+def _unplaced(view: RunView, scene: Scene, message: str) -> RunView:
+    """The edge has no placement any more while the run goes on here: no figure of the last one stays."""
+    edge = edge_failed(
+        view.edge, scene.scenarios, scene.palette, message, view.edge["killed"], view.edge["bandwidth_scale"]
+    )
+    return replace(view, placement=None, devices=empty_devices(message), edge=edge)
 
 
 def _with_note(view: RunView, text: str) -> RunView:

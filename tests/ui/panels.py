@@ -50,7 +50,7 @@ def build(folder: Path, moment: str = "end") -> gr.Blocks:
     if moment == "end":
         pair = comparison_clip(pair, "moe", runs["moe"], folder / "clip.mp4")
         pair = comparison_clip(pair, "single", runs["single"], folder / "single.mp4")
-        pair = comparison_finished(pair, runs, scene().catalogue)
+        pair = comparison_finished(pair, runs, scene().catalogue, Path("0123456789abcdef"))
     view = replace(view)
     with gr.Blocks(title="Panels", analytics_enabled=False, fill_width=True) as page:
         with gr.Row(elem_classes="mv-work", equal_height=False):

@@ -21,12 +21,14 @@ from moe_pipeline.schema.placement import Placement
 from moe_pipeline.ui import plots
 from moe_pipeline.ui.comparison import (
     comparison_clip,
+    comparison_ended,
+    comparison_finished,
     comparison_rows,
     comparison_started,
     comparison_step,
     empty_comparison,
 )
-from moe_pipeline.ui.edge_view import edge_failed, edge_view, measured_timeline
+from moe_pipeline.ui.edge_view import edge_failed, edge_view, empty_edge, measured_timeline
 from moe_pipeline.ui.gate_chart import gate_view, plan_view, with_step
 from moe_pipeline.ui.metric_cards import display, metric_cards, metrics_view
 from moe_pipeline.ui.stage import file_url, preview_strip
@@ -221,8 +223,34 @@ def test_map_has_every_node_and_marks_the_links_in_use() -> None:
     assert any(not link["used"] for link in view["links"])
     slow = edge_view(sample_placement(bandwidth_scale=0.5), scene().networks, scene().scenarios, PALETTE)
     assert slow["links"][0]["down_mbps"] == pytest.approx(view["links"][0]["down_mbps"] / 2)
-    failed = edge_failed(view, "Nothing is left.", {"robot"}, 0.1)
-    assert failed["error"] == "Nothing is left." and failed["total_ms"] is None
+    failed = edge_failed(view, scene().scenarios, PALETTE, "Nothing is left.", {"robot"}, 0.1)
+    assert failed["error"] == "Nothing is left." and [n["id"] for n in failed["nodes"] if n["killed"]] == [
+        "robot"
+    ]
+    empty = empty_edge(scene().scenarios, scenario.id, PALETTE)
+    kept = {"nodes", "links", "killed", "bandwidth_scale", "error", "measured"}
+    assert {key: failed[key] for key in empty.keys() - kept} == {
+        key: empty[key] for key in empty.keys() - kept
+    }
+    assert not any(link["used"] for link in failed["links"])
+    assert all(node["energy_j"] == 0 and not node["experts"] for node in failed["nodes"])
+
+
+def test_a_run_that_no_device_can_take_any_more_shows_no_figure_of_before() -> None:
+    view = first_view(scene())
+    for event in sample_events(CLIP):
+        view = fold(view, event, scene())
+        if isinstance(event, ev.Step):
+            break
+    assert view.placement is not None and view.edge["total_ms"]
+    event = ev.RunWarning(run_id="r", seq=9, t_ms=1.0, code="infeasible", message="No device is left.")
+    view = fold(view, event, scene())
+    assert (
+        view.placement is None
+        and view.edge["total_ms"] is None
+        and view.edge["error"] == "No device is left."
+    )
+    assert view.devices["message"] == "No device is left." and view.stage["state"] == "running"
 
 
 def test_metric_cards_say_direction_exactness_and_why_a_figure_is_missing() -> None:
@@ -237,6 +265,28 @@ def test_metric_cards_say_direction_exactness_and_why_a_figure_is_missing() -> N
     skipped = ClipMetrics(skipped={"warping_error": "The clip has one frame."})
     [card] = metric_cards(skipped, scene().catalogue)
     assert card["skipped"] == "The clip has one frame." and card["display"] == ""
+
+
+def test_a_comparison_that_ends_early_shows_no_half_of_another_pair() -> None:
+    runs = {"moe": sample_record(), "single": sample_record("single")}
+    pair = comparison_clip(empty_comparison(), "moe", runs["moe"], CLIP)
+    pair = comparison_finished(
+        comparison_clip(pair, "single", runs["single"], CLIP), runs, scene().catalogue, CLIP.parent
+    )
+    assert [file["href"].rsplit("/")[-1] for file in pair["files"]] == [
+        "moe.mp4", "single.mp4", "side_by_side.mp4", "record.json",
+    ]  # fmt: skip
+    step = next(event for event in sample_events(CLIP) if isinstance(event, ev.Step))
+    forming = comparison_step(comparison_started(pair, "Starting"), "moe", step)
+    stopped_at_once = comparison_ended(forming, "stopped", "Stopped.")
+    assert stopped_at_once["rows"] == pair["rows"] and stopped_at_once["files"] == pair["files"]
+    assert all(side["clip"] and not side["preview"] for side in stopped_at_once["sides"].values())
+    half = comparison_ended(
+        comparison_clip(forming, "moe", runs["moe"], CLIP), "failed", "Not compared.", "No."
+    )
+    assert half["sides"]["moe"]["clip"] and not half["sides"]["single"]["clip"]
+    assert half["error"] == "No." and not half["rows"] and not half["files"]
+    assert not any("step" in side["text"] or side["text"] == "waiting" for side in half["sides"].values())
 
 
 def test_comparison_keeps_the_last_pair_until_the_new_one_is_there() -> None:
@@ -297,9 +347,7 @@ def test_plots_carry_the_records_numbers() -> None:
     split = plots.latency_split(placement, PALETTE)
     assert list(split.data[0].x) == [a.estimated_ms.compute for a in placement.assignments]
     assert all("estimated" in trace.name for trace in split.data)
-    weights = plots.gate_weights(sample_record(), PALETTE)
-    assert {trace.name for trace in weights.data} == {"City", "Avatar"}
-    for figure in (radar, split, weights, plots.energy_split(placement, PALETTE)):
+    for figure in (radar, split, plots.energy_split(placement, PALETTE)):
         assert len(figure.to_json()) < 8000
 
 

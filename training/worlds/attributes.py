@@ -59,7 +59,9 @@ POSITIONS: tuple[str, ...] = ("left", "centre", "right")
 DEPTHS: tuple[str, ...] = ("near", "far")
 
 SUBJECT_SHARE = 0.36  # of the clips of city, landscape, interior and space, unless a render asks for another
-PAIR_SHARE = 0.0  # of the clips with a subject in a world that have a companion, unless a render asks for more
+PAIR_SHARE = (
+    0.0  # of the clips with a subject in a world that have a companion, unless a render asks for more
+)
 HELD_OUT_PERCENT = 18
 
 

@@ -349,7 +349,9 @@ def _capital(text: str) -> str:
 
 
 # ---- two subjects ---------------------------------------------------------------------------------------
-def _both(a: SceneAttributes, rng: Generator, coloured: float, moving: float, placed: float) -> tuple[str, str]:
+def _both(
+    a: SceneAttributes, rng: Generator, coloured: float, moving: float, placed: float
+) -> tuple[str, str]:
     """Both subjects with what the shares let them say of colour, motion and side; either may come first."""
     said = rng.random() < placed
     texts = []

@@ -16,7 +16,7 @@ def main(pack: Path | None = None, out: Path = Path("out/example"), **options: A
     pipeline = MoEVideoPipeline.from_pack(pack)
     request = SceneRequest.parse(prompt="a robot waves beside a portal in a marble hall", seed=3, **options)
     out.mkdir(parents=True, exist_ok=True)
-    for mode, event in compare(pipeline, request, out=out):
+    for mode, event in compare(pipeline, request, out=out, previews=False):
         if isinstance(event, Finished):
             record = event.clip.record
             print(

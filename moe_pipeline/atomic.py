@@ -50,11 +50,11 @@ def write_text(path: Path | str, text: str) -> None:
         os.fsync(stream.fileno())
 
 
-def unwritable(path: Path, error: OSError) -> MoEverseError:
+def unwritable(path: Path, error: OSError, code: str = "unwritable") -> MoEverseError:
     """One sentence for a file or folder that takes no writing."""
     reason = (error.strerror or "unknown reason").lower()
     shown = str(path)
     shown = shown if len(shown) <= 120 else f"{shown[:117]}..."
     return MoEverseError(
-        "unwritable", f"{shown} cannot be written ({reason}).", "Name a folder that you may write to."
+        code, f"{shown} cannot be written ({reason}).", "Name a folder that you may write to."
     )

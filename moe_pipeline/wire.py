@@ -17,9 +17,8 @@ def preview_sheet(preview: ev.Frames) -> ev.Frames:
     return np.concatenate(list(preview), axis=1)
 
 
-def _preview_text(preview: ev.Frames | None) -> str | None:
-    if preview is None:
-        return None
+def preview_text(preview: ev.Frames) -> str:
+    """The sheet of a preview (F, h, w, 3) as WebP in base64: four latent frames are about a kilobyte."""
     return base64.b64encode(encode_webp(preview_sheet(preview), quality=90)).decode("ascii")
 
 
@@ -48,7 +47,7 @@ def to_wire(event: ev.Event) -> wire.WireEvent:
                 weights=event.weights,
                 step_ms=event.step_ms,
                 remaining_ms=event.remaining_ms,
-                preview_webp_base64=_preview_text(event.preview),
+                preview_webp_base64=None if event.preview is None else preview_text(event.preview),
             )
         case ev.Decoded():
             frames, height, width, _ = event.frames.shape

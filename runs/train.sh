@@ -1,29 +1,42 @@
 #!/usr/bin/env bash
-# Train the embedded pack from nothing: worlds, autoencoder, generalist, trunk, single model, experts, gate, pack, figures.
+# Train the embedded pack: worlds, autoencoder, generalist, trunk, single model, experts, decoder, gate, pack, figures.
 # Every stage can be stopped and continued by running this again; budgets are minutes of the trainer's own CPU time
 # (wall time on CUDA). Denoisers of all domains train as two processes of one thread each, experts two at a time: on
 # two cores that is faster than two threads one after the other.
+#
+#   runs/train.sh                                  from nothing
+#   START=assets/packs/tiny-worlds runs/train.sh   from the weights of a pack; its encoder stays, so it skips the
+#                                                  autoencoder and the generalist (pack 0.3.0 began so from 0.2.0)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PY:-.venv/bin/python}
-data=${DATA:-data/worlds-v1} work=${WORK:-checkpoints}
-clips=${CLIPS:-1900} composed=${COMPOSED:-2000}
+data=${DATA:-data/worlds-v1} work=${WORK:-checkpoints} start=${START:-}
+clips=${CLIPS:-1900} composed=${COMPOSED:-2400}
 autoencoder_minutes=${AUTOENCODER_MINUTES:-20} generalist_minutes=${GENERALIST_MINUTES:-50}
-trunk_samples=${TRUNK_SAMPLES:-12800} samples=${EXPERT_SAMPLES:-3200}
-version=${VERSION:-0.2.0}
+trunk_samples=${TRUNK_SAMPLES:-67200} samples=${EXPERT_SAMPLES:-3000} decoder_minutes=${DECODER_MINUTES:-10}
+version=${VERSION:-0.3.0}
 
 "$python" -m training.render --clips "$clips" --seed 1 --split train --out "$data/train"
-"$python" -m training.render --clips "$composed" --seed 21 --split train --composed 0.72 \
-    --domains city landscape interior space --out "$data/composed"
+# Scenes of two domains and, in a third of them, of two subjects.
+"$python" -m training.render --clips "$composed" --seed 31 --split train --composed 0.85 --pairs 0.35 \
+    --domains city landscape interior space --out "$data/pairs"
 # Attribute combinations that no training clip has: `held` for the figures, `choice` for every choice before them.
 "$python" -m training.render --clips 180 --seed 900001 --split held-out --out "$data/held"
 "$python" -m training.render --clips 120 --seed 800001 --split held-out --composed 0.5 --out "$data/choice"
-"$python" -m training.autoencoder --data "$data/train" --held "$data/held" --out "$work/autoencoder" \
-    --minutes "$autoencoder_minutes"
-for split in train composed held choice; do
+if [ -n "$start" ]; then
+    "$python" -m training.unpack --pack "$start" --out "$work/start"
+    mkdir -p "$work/autoencoder"
+    cp -n "$work"/start/autoencoder/* "$work/autoencoder/"
+    begin=("$work/start/single" --start-averaged)
+else
+    "$python" -m training.autoencoder --data "$data/train" --held "$data/held" --out "$work/autoencoder" \
+        --minutes "$autoencoder_minutes"
+    begin=("$work/generalist")
+fi
+for split in train pairs held choice; do
     "$python" -m training.latents --data "$data/$split" --autoencoder "$work/autoencoder" --out "$data/$split-latents"
 done
-latents=("$data/train-latents" "$data/composed-latents")
+latents=("$data/train-latents" "$data/pairs-latents")
 common=(--data "${latents[@]}" --held "$data/choice-latents" --autoencoder "$work/autoencoder" --threads 1)
 pair() { # two processes that average their gradients
     local meeting
@@ -32,25 +45,31 @@ pair() { # two processes that average their gradients
     "$python" -m training.experts "$@" "${common[@]}" --rank 0 --world 2 --rendezvous "$meeting"
     wait
 }
-pair --role generalist --out "$work/generalist" --minutes "$generalist_minutes" --stills 0.2
+if [ -z "$start" ]; then
+    pair --role generalist --out "$work/generalist" --minutes "$generalist_minutes" --stills 0.2
+fi
 # The trunk lets the learning rate fall; from there the single model goes on with all domains, for as many samples as
 # the six experts get together, and each expert with its own.
-pair --role single --out "$work/trunk" --start "$work/generalist" --lr 2e-3 --lr-end 6e-4 --minutes 1000 \
-    --samples "$trunk_samples"
-pair --role single --out "$work/single" --start "$work/trunk" --lr 6e-4 --minutes 1000 --samples "$((6 * samples))"
+pair --role single --out "$work/trunk" --start "${begin[@]}" --lr 2.2e-3 --lr-end 6e-4 --batch 24 --minutes 1000 \
+    --samples "$trunk_samples" --compile
+pair --role single --out "$work/single" --start "$work/trunk" --lr 6e-4 --batch 24 --minutes 1000 \
+    --samples "$((6 * samples))"
 queue() {
     for domain in "$@"; do
         "$python" -m training.experts --role expert --domain "$domain" --out "$work/expert-$domain" \
-            --start "$work/trunk" --lr 6e-4 --ema 0.98 --minutes 1000 --samples "$samples" "${common[@]}"
+            --start "$work/trunk" --lr 6e-4 --batch 12 --ema 0.98 --minutes 1000 --samples "$samples" "${common[@]}"
     done
 }
 queue city object landscape &
 queue avatar space interior
 wait
 "$python" -m training.blend --generalist "$work/single" --experts "$work" --choose "$data/choice-latents"
+"$python" -m training.redraw --latents "$data/pairs-latents" --denoiser "$work/single" --out "$data/pairs-redrawn"
+"$python" -m training.decoder --data "$data/pairs" --latents "$data/pairs-latents" --redrawn "$data/pairs-redrawn" \
+    --held "$data/choice" --start "$work/autoencoder" --out "$work/decoder" --minutes "$decoder_minutes"
 "$python" -m training.gate --latents "${latents[@]}" --held "$data/choice-latents" --experts "$work" --out "$work/gate"
 "$python" -m training.probe --data "$data/train" --held "$data/held" --autoencoder "$work/autoencoder" \
     --out "$work/probe"
-"$python" -m training.pack --checkpoints "$work" --previews "$data/held" --version "$version" \
+"$python" -m training.pack --checkpoints "$work" --previews "$data/choice" --version "$version" \
     --out assets/packs/tiny-worlds
 runs/evaluate-pack.sh

@@ -157,7 +157,7 @@ def publish(handlers: StudioHandlers) -> None:
 
         _drain(
             RunFeed(
-                lambda: compare_runs(handlers.pipeline, request, folder, control=control),
+                lambda: compare_runs(handlers.pipeline, request, folder, control=control, previews=False),
                 handlers.turns,
                 control,
             ),

@@ -7,7 +7,7 @@ template is left out: it is most of a small figure's size.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from moe_pipeline.schema.metrics import MetricInfo
@@ -152,47 +152,5 @@ def energy_split(placement: Placement, palette: Palette) -> Figure:
         showlegend=False,
         margin={"l": 56, "r": 8, "t": 8, "b": 40},
         yaxis={"title": {"text": "J, estimated", "font": {"size": 12}}, "gridcolor": GRID},
-    )
-    return figure
-
-
-def gate_weights(record: RunRecord, palette: Palette) -> Figure:
-    """Routing weights by denoising step, stacked."""
-    from plotly.graph_objects import Bar
-
-    figure = _figure(320)
-    steps = [step.index + 1 for step in record.gate.by_step]
-    for tone in palette.columns(name for name, weight in record.gate.weights.items() if weight > 0):
-        weights = [step.weights.get(tone.id, 0.0) for step in record.gate.by_step]
-        if any(weights):
-            figure.add_trace(Bar(x=steps, y=weights, name=tone.title, marker={"color": tone.colour}))
-    figure.update_layout(
-        barmode="stack",
-        bargap=0.12,
-        margin={"l": 48, "r": 8, "t": 8, "b": 64},
-        legend={"y": -0.25},
-        xaxis={"title": {"text": "denoising step"}, "dtick": 1},
-        yaxis={"title": {"text": "weight"}, "range": [0, 1], "gridcolor": GRID},
-    )
-    return figure
-
-
-def metric_series(record: RunRecord, names: Sequence[str], catalogue: Mapping[str, MetricInfo]) -> Figure:
-    """The course of some metrics over the frames of a clip."""
-    from plotly.graph_objects import Scatter
-
-    figure = _figure(320)
-    for name in names:
-        found = record.metrics.values.get(name)
-        if found is None or not found.series:
-            continue
-        frames = [found.series_start_frame + i * found.series_stride for i in range(len(found.series))]
-        title = catalogue[name].title if name in catalogue else name
-        figure.add_trace(Scatter(x=frames, y=found.series, name=title, mode="lines+markers"))
-    figure.update_layout(
-        margin={"l": 56, "r": 8, "t": 8, "b": 64},
-        legend={"y": -0.25},
-        xaxis={"title": {"text": "frame"}, "gridcolor": GRID},
-        yaxis={"gridcolor": GRID},
     )
     return figure

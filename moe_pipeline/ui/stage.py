@@ -14,6 +14,7 @@ from moe_pipeline.interfaces import Frames, Step
 from moe_pipeline.schema.record import RunRecord
 from moe_pipeline.ui.panel import Panel, View
 from moe_pipeline.video import encode_webp
+from moe_pipeline.wire import preview_text
 
 IDLE = "Ready."
 
@@ -42,13 +43,11 @@ def file_url(path: Path | str) -> str:
 def preview_strip(frames: Frames, seconds: float) -> View:
     """Preview frames (T', h, w, 3) side by side in one small image; the script cycles them.
 
-    A strip of four latent frames is about a kilobyte, so it travels inside the event and leaves no file.
+    The image is so small that it travels inside the event and leaves no file.
     """
     count, height, width, _ = frames.shape
-    strip = np.concatenate(list(frames), axis=1)  # (h, T' * w, 3)
-    data = base64.b64encode(encode_webp(np.ascontiguousarray(strip), quality=90)).decode("ascii")
     return {
-        "sheet": f"data:image/webp;base64,{data}",
+        "sheet": f"data:image/webp;base64,{preview_text(frames)}",
         "count": count,
         "width": width,
         "height": height,

@@ -33,20 +33,29 @@ class Turns:
         self._changed = threading.Condition()
         self._line: deque[object] = deque()
 
+    def join(self, ticket: object) -> None:
+        """Take the last place in the line; a ticket that stands in it keeps its place."""
+        with self._changed:
+            if ticket not in self._line:
+                self._line.append(ticket)
+
+    def leave(self, ticket: object) -> None:
+        """Give the place in the line up."""
+        with self._changed:
+            self._line.remove(ticket)
+            self._changed.notify_all()
+
     @contextmanager
     def turn(self, ticket: object, control: RunControl) -> Iterator[bool]:
-        """Wait for the turn; False when `control` was cancelled while waiting."""
-        with self._changed:
-            self._line.append(ticket)
+        """Join the line and wait for the turn; False when `control` was cancelled while waiting."""
+        self.join(ticket)
         try:
             with self._changed:
                 while self._line[0] is not ticket and not control.cancelled:
                     self._changed.wait(timeout=0.05)
             yield not control.cancelled
         finally:
-            with self._changed:
-                self._line.remove(ticket)
-                self._changed.notify_all()
+            self.leave(ticket)
 
     def ahead(self, ticket: object) -> int:
         """How many runs come before this one; 0 when it runs or is not in line."""
@@ -100,7 +109,13 @@ class RunFeed(Generic[Item]):
 
         A run that still waits gives `Waiting`. Closing this iterator cancels the run.
         """
-        self._thread.start()
+        # Here, not in the thread, which may be slow to begin: who asked first stands first.
+        self._turns.join(self._ticket)
+        try:
+            self._thread.start()
+        except BaseException:  # no thread to be had: a ticket without one would hold up the line for ever
+            self._turns.leave(self._ticket)
+            raise
         try:
             while not self._control.cancelled:
                 batch, ended = self._collect(period_s)

@@ -18,17 +18,22 @@ MoE.views.comparison = (root) => {
       pair.dataset.view = view;
       buttons.forEach((node, i) => node.setAttribute("aria-pressed", ["side", "wipe"][i] === view));
     } }, text));
-  wipe.addEventListener("input", () => pair.style.setProperty("--cut", `${wipe.value}%`));
-  pair.style.setProperty("--cut", "50%");
+  function cut() {
+    pair.style.setProperty("--cut", `${wipe.value}%`);
+    wipe.setAttribute("aria-valuetext", `${wipe.value} % mixture, ${100 - wipe.value} % single model`);
+  }
+  wipe.addEventListener("input", cut);
+  cut();
   const controls = MoE.transport([slots.moe.video, slots.single.video], "both clips");
   const status = el("p", { class: "mv-status", role: "status", "aria-live": "polite" });
   const error = el("p", { class: "mv-error", role: "alert", hidden: true });
   const table = el("table", { class: "mv-table" });
+  const files = el("div", { class: "mv-downloads", hidden: true });
   const caution = el("p", { class: "mv-hint", hidden: true },
     "Green marks the better figure of these two clips. From a single pair a small difference says nothing.");
   root.replaceChildren(
     el("div", { class: "mv-head" }, status, el("div", { class: "mv-toggles", role: "group", "aria-label": "View" }, ...buttons)),
-    error, pair, controls, el("div", { class: "mv-scroll" }, table), caution);
+    error, pair, controls, files, el("div", { class: "mv-scroll" }, table), caution);
 
   let wasBusy = false;
   return (value) => {
@@ -51,12 +56,19 @@ MoE.views.comparison = (root) => {
         slot.video.src = side.clip.url;
         slot.video.setAttribute("aria-label", `${names[mode]}: ${side.clip.prompt}`);
         if (!MoE.reducedMotion()) MoE.play(slot.video);
+      } else if (!side.clip && slot.url) {
+        slot.url = null;
+        slot.video.removeAttribute("src");
+        slot.video.load();
       }
       const forming = Boolean(side.preview) && !side.done;
       slot.node.dataset.forming = forming;
       slot.node.dataset.clip = Boolean(side.clip);
       forming ? slot.preview.show(side.preview) : slot.preview.stop();
     }
+    files.hidden = !value.files.length;
+    files.replaceChildren(...value.files.map((file) =>
+      el("a", { class: "mv-download", href: file.href, download: file.name }, file.title)));
     caution.hidden = !value.rows.length;
     root.dataset.clips = value.sides.moe.clip || value.sides.single.clip ? "yes" : "no";
     if (value.rows.length) {

@@ -12,11 +12,14 @@ MoE.views.edge = (root, trigger) => {
     host: "M4 4h16v6H4zM4 14h16v6H4zM8 7h.01M8 17h.01",
   };
 
-  const scenarios = el("div", { class: "mv-scenarios", role: "radiogroup", "aria-label": "Scenario" });
+  const scenarios = el("div", { class: "mv-scenarios", role: "group", "aria-label": "Scenario" });
   const description = el("p", { class: "mv-muted" });
   const bandwidth = el("input", { type: "range", min: -2, max: 1, step: 0.05, value: 0, "aria-label": "Bandwidth of all links, share of nominal" });
-  const bandwidthText = el("output", {}, "× 1");
-  const restore = el("button", { type: "button", class: "mv-quiet", onclick: () => trigger("restore", {}) }, "Undo all changes");
+  const bandwidthText = el("output", { "aria-live": "off" }, "× 1");  // the slider itself says it
+  // Marked as disabled, not made so: a disabled button would drop the focus of whoever has just pressed it.
+  const restore = el("button", { type: "button", class: "mv-quiet", onclick: () => {
+    if (restore.getAttribute("aria-disabled") !== "true") trigger("restore", {});
+  } }, "Undo all changes");
   const outcome = el("p", { class: "mv-outcome", role: "status", "aria-live": "polite" });
   const error = el("p", { class: "mv-error", role: "alert", hidden: true });
   const map = el("div", { class: "mv-map" });
@@ -38,17 +41,28 @@ MoE.views.edge = (root, trigger) => {
   let current = null;
   let timer = null;
   const share = () => 10 ** Number(bandwidth.value);
-  const shown = (scale) => `× ${scale >= 1 ? +scale.toFixed(1) : +scale.toPrecision(2)}`;
+  function showBandwidth(scale) {
+    bandwidthText.textContent = `× ${scale >= 1 ? +scale.toFixed(1) : +scale.toPrecision(2)}`;
+    bandwidth.setAttribute("aria-valuetext", bandwidthText.textContent);  // its value is a logarithm
+  }
   bandwidth.addEventListener("input", () => {
-    bandwidthText.textContent = shown(share());
+    showBandwidth(share());
     clearTimeout(timer);
     timer = setTimeout(() => trigger("bandwidth", { scale: share() }), 120);
   });
 
+  // Both scenarios and devices are drawn anew at each change, among them the button that was pressed: its successor
+  // takes over the focus.
+  const about = (button) => button.dataset.scenario || button.closest("[data-node]")?.dataset.node;
+  function redraw(box, ...nodes) {
+    const held = box.contains(document.activeElement) ? about(document.activeElement) : null;
+    box.replaceChildren(...nodes);
+    if (held) [...box.querySelectorAll("button")].find((button) => about(button) === held)?.focus({ preventScroll: true });
+  }
+
   function picker(value) {
-    const nodes = value.scenarios.map((item) => el("button", { type: "button", role: "radio", class: "mv-toggle", "data-scenario": item.id,
-      "aria-checked": String(item.id === value.scenario), onclick: () => trigger("scenario", { id: item.id }) }, item.title));
-    scenarios.replaceChildren(...nodes);
+    redraw(scenarios, ...value.scenarios.map((item) => el("button", { type: "button", class: "mv-toggle", "data-scenario": item.id,
+      "aria-pressed": String(item.id === value.scenario), onclick: () => trigger("scenario", { id: item.id }) }, item.title)));
   }
 
   // Columns (on a phone: rows) from the user's side to the cloud.
@@ -120,7 +134,7 @@ MoE.views.edge = (root, trigger) => {
       const path = map.clientWidth > 640 && Math.abs(a.x - b.x) > 4 ? `M${a.x},${a.y} C${mid},${a.y} ${mid},${b.y} ${b.x},${b.y}` : `M${a.x},${a.y} L${b.x},${b.y}`;
       lines.append(svg("path", { d: path, class: `mv-link mv-${link.medium}${link.used ? " mv-used" : ""}` }, svg("title", {}, `${link.title}: ${format.rate(link.down_mbps)} down, ${format.rate(link.up_mbps)} up, ${format.ms(link.rtt_ms)} round trip`)));
     }
-    map.replaceChildren(lines, ...value.nodes.map((node) => card(node, at[node.id], cell)));
+    redraw(map, lines, ...value.nodes.map((node) => card(node, at[node.id], cell)));
   }
 
   const kindName = { compute: "compute", upload: "upload", exchange: "exchange", decode: "decode", download: "download" };
@@ -170,8 +184,8 @@ MoE.views.edge = (root, trigger) => {
     picker(value);
     description.textContent = value.description;
     if (document.activeElement !== bandwidth) bandwidth.value = Math.log10(value.bandwidth_scale);
-    bandwidthText.textContent = shown(value.bandwidth_scale);
-    restore.disabled = !value.killed.length && value.bandwidth_scale === 1;
+    showBandwidth(value.bandwidth_scale);
+    restore.setAttribute("aria-disabled", !value.killed.length && value.bandwidth_scale === 1);
     error.hidden = !value.error;
     error.textContent = value.error || "";
     outcome.replaceChildren(

@@ -26,4 +26,22 @@
     due = true;
     setTimeout(() => { due = false; mend(); }, 200);
   }).observe(document.documentElement, { childList: true, subtree: true });
+
+  // Generate and Stop swap places, and so do Compare and its Stop: the focus goes along, or the keyboard would be lost.
+  const swaps = { moeRun: ["generate", "stop"], moeCompare: ["compare", "stop-compare"] };
+  let held = null;  // what had the focus last: a browser may have taken it from the hidden button already
+  document.addEventListener("pointerdown", () => { held = null; });  // a press elsewhere lets go on purpose
+  document.addEventListener("focusin", (event) => { held = event.target; });
+  new MutationObserver(() => {
+    for (const [run, ids] of Object.entries(swaps)) {
+      const [start, stop] = ids.map((id) => document.getElementById(id));
+      const [shown, hidden] = document.documentElement.dataset[run] === "busy" ? [stop, start] : [start, stop];
+      const focused = document.activeElement === document.body ? held : document.activeElement;
+      if (hidden && focused === hidden) shown.focus({ preventScroll: true });
+    }
+  }).observe(document.documentElement, { attributeFilter: ["data-moe-run", "data-moe-compare"] });
+  // Enter held a moment too long would press the button that has just come, and stop what it started.
+  document.addEventListener("keydown", (event) => {
+    if (event.repeat && event.key === "Enter" && Object.values(swaps).flat().includes(event.target.id)) event.preventDefault();
+  });
 })();

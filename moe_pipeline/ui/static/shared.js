@@ -135,7 +135,7 @@ window.MoE = (() => {
   // One bar of controls for one or more videos that play in step; the first one leads.
   function transport(videos, label) {
     const button = el("button", { type: "button", class: "mv-play", "aria-label": `Play ${label}` }, "▶");
-    const range = el("input", { type: "range", min: 0, max: 1000, value: 0, step: 1, class: "mv-scrub", "aria-label": `Position in ${label}` });
+    const range = el("input", { type: "range", min: 0, max: 1000, value: 0, step: 1, class: "mv-scrub", "aria-label": `Position in ${label}`, "aria-valuetext": "0.0 s" });
     const time = el("span", { class: "mv-time", "aria-hidden": "true" }, "0.0 s");
     const [leader, ...others] = videos;
     let held = false;
@@ -157,7 +157,12 @@ window.MoE = (() => {
     loop(15, () => {
       if (leader.duration) {
         if (!held) range.value = Math.round((leader.currentTime / leader.duration) * 1000);
-        time.textContent = `${leader.currentTime.toFixed(1)} / ${leader.duration.toFixed(1)} s`;
+        const [at, whole] = [leader.currentTime.toFixed(1), leader.duration.toFixed(1)];
+        const words = `${at} of ${whole} s`;  // written when they change only: each writing may be spoken
+        if (range.getAttribute("aria-valuetext") !== words) {
+          range.setAttribute("aria-valuetext", words);
+          time.textContent = `${at} / ${whole} s`;
+        }
       }
       for (const node of others) {
         if (node.readyState < 1) continue;

@@ -53,16 +53,30 @@ def place_request(
     bandwidth_scale: float,
 ) -> Placement:
     """The device of each active expert under the scenario's conditions of this moment."""
+    experts, shares = turns(gate)
     return place(
         request_workloads(engine, request),
-        gate.active,
+        experts,
         profiles.scenario(request.scenario),
         profiles,
         objective=request.objective,
         steps=request.steps,
+        shares=shares,
         killed=killed,
         bandwidth_scale=bandwidth_scale,
     )
+
+
+def turns(gate: GateDecision) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
+    """The active experts in the order of their first steps, and how many steps each takes.
+
+    The counts are None where experts work in the same step: a hand-over, in which one follows the other, then only
+    approximates the run and shares its steps out evenly.
+    """
+    taken = {e: [step.index for step in gate.by_step if step.weights.get(e, 0.0) > 0.0] for e in gate.active}
+    order = tuple(sorted(gate.active, key=lambda expert: taken[expert][:1]))
+    counts = tuple(len(taken[expert]) for expert in order)
+    return order, counts if sum(counts) == len(gate.by_step) else None
 
 
 def notes(

@@ -71,7 +71,9 @@ def read_video(
             message=f"A limit of {limit} frames leaves nothing to read.",
             remedy="Give a limit of at least 1, or none.",
         )
-    if not source.exists():
+    if not os.path.exists(
+        source
+    ):  # unlike Path.exists, also where a name is too long or may not be looked at
         raise MoEverseError(
             code="video_not_found",
             message=f"There is no file or folder {source}.",
@@ -172,9 +174,15 @@ def _finish(frames: NDArray[np.uint8], times: list[float], rate: float, declared
 def _read_folder(folder: Path, limit: int | None, max_bytes: int) -> VideoClip:
     from PIL import Image, UnidentifiedImageError
 
-    files = sorted(
-        (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()), key=_natural_key
-    )[:limit]
+    try:
+        images = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+    except OSError as error:
+        raise MoEverseError(
+            code="folder_unreadable",
+            message=f"The folder {folder} cannot be read ({(error.strerror or 'error').lower()}).",
+            remedy="Check its permissions.",
+        ) from error
+    files = sorted(images, key=_natural_key)[:limit]
     if not files:
         raise MoEverseError(
             code="folder_without_frames",
@@ -204,7 +212,7 @@ def _read_folder(folder: Path, limit: int | None, max_bytes: int) -> VideoClip:
 def _natural_key(path: Path) -> list[tuple[int, int | str]]:
     """Sort key under which frame 10 follows frame 9."""
     parts = re.split(r"(\d+)", path.name)
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]
 
 
 def _check_same_size(name: str, frames: list[NDArray[np.uint8]], picture: NDArray[np.uint8]) -> None:
@@ -329,7 +337,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     import av
 
     source = Path(path)
-    if not source.is_file():
+    if not os.path.isfile(source):
         raise MoEverseError(
             code="video_not_found", message=f"There is no file {source}.", remedy="Check the path."
         )

@@ -33,7 +33,9 @@ def request_workloads(engine: Engine | HubEngine, request: ResolvedRequest) -> S
         return _embedded(engine, request, count)
 
     few, many = counted(min(branches)), counted(max(branches))
-    return _mean_step(few, many, branches.count(max(branches)) / len(branches))
+    work = _mean_step(few, many, branches.count(max(branches)) / len(branches))
+    # What is placed is the generalist itself: where a device has it, nothing has to travel.
+    return work.model_copy(update={"delta_bytes": 0}) if request.mode == "single" else work
 
 
 def _embedded(engine: Engine, request: ResolvedRequest, branches: int) -> StageWorkloads:

@@ -2,6 +2,7 @@
 
 import json
 import string
+import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -48,6 +49,22 @@ def refusal(call: Callable[[], object]) -> MoEverseError:
         call()
     assert "\n" not in caught.value.sentence()
     return caught.value
+
+
+class Busy:
+    """A callable of a model that takes its time and notes how many threads were inside it at once."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self.call, self.inside, self.most = call, 0, 0
+
+    def __call__(self, *values: Any, **options: Any) -> Any:
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        time.sleep(0.05)
+        try:
+            return self.call(*values, **options)
+        finally:
+            self.inside -= 1
 
 
 def write_clip_tokenizer(folder: Path) -> None:

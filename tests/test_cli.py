@@ -114,6 +114,8 @@ BAD_INPUTS = {
     "evaluate, unknown metric": (["evaluate", "x.mp4", "--metric", "beauty"], "no metric 'beauty'"),
     "evaluate, layout without folder": (["evaluate", "x.mp4", "--vbench-layout"], "Give an output folder"),
     "evaluate, two sources of prompts": (["evaluate", "x.mp4", "--prompt", "a", "--prompts", "b"], "exclude"),
+    "case-study, no name for weights": (["case-study", "--weights", "x" * 300], "no folder xxx"),
+    "packs, no name for a folder": (["packs", "x" * 300], "no pack in xxx"),
     "bench, no runs": (["bench", "--repeats", "0"], "repeats must be 1 to 100"),
 }
 WITH_PACK = {"generate", "compare", "plan", "bench", "case-study"}
@@ -384,6 +386,7 @@ def test_without_json_a_person_reads_a_summary(
         "estimated",
         "measured",
         "temporal flickering",
+        "moves or not (flow stand-in)",
         "Left out: a planet",
     ):
         assert expected in shown
@@ -392,6 +395,8 @@ def test_without_json_a_person_reads_a_summary(
 def test_compare_writes_both_clips_and_one_record(
     random_pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from moe_pipeline.cli.compare import comparison_table
+    from moe_pipeline.schema.record import RunRecord
     from moe_pipeline.video import read_frames
 
     small = ["--steps", "1", "--frames", "4", "--width", "64", "--height", "64"]
@@ -399,6 +404,8 @@ def test_compare_writes_both_clips_and_one_record(
     assert main(["compare", *words, *small, "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert set(record["runs"]) == {"moe", "single"}
+    table = comparison_table({label: RunRecord.model_validate(run) for label, run in record["runs"].items()})
+    assert "moves or not (flow stand-in)" in table, "VBench's name is for VBench's own network"
     assert record["runs"]["moe"]["request"]["seed"] == record["runs"]["single"]["request"]["seed"]
     assert record == json.loads((tmp_path / "record.json").read_text())
     for name in ("moe.mp4", "single.mp4"):

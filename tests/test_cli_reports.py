@@ -93,6 +93,8 @@ def test_evaluate_measures_the_rest_when_one_clip_is_broken(
 def test_evaluate_fails_when_nothing_can_be_measured(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(clips / "notes.mp4")]) == 2
     assert "notes.mp4" in capsys.readouterr().err
+    assert main(["evaluate", "x" * 300]) == 2  # longer than a name may be
+    assert "There is no file or folder xxx" in capsys.readouterr().err
 
 
 def test_simulate_reports_one_policy_and_compares_several(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 
 from moe_pipeline.edge.calibration import (
     Measurement,
@@ -58,7 +59,7 @@ def test_measuring_is_quick_and_sane() -> None:
     runs: list[int] = []
     start = time.process_time()
     found = measure([Probe(work(1), lambda: runs.append(1))])
-    assert time.process_time() - start < 2 * 3.0  # two cores may both count
+    assert time.process_time() - start < 3.0 * torch.get_num_threads()  # every thread's time counts
     assert found.seconds < 60 and runs
     assert set(found.tflops) == {"fp32", "bf16"}
     assert 1e-4 < found.tflops["fp32"] < 1e3 and 0.1 < found.memory_gbs < 1e4 and 0 < found.launch_ms < 50

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_pipeline.edge import load_profiles
-from moe_pipeline.edge.cost import build_tables, migration, step_share
+from moe_pipeline.edge.cost import Migration, build_tables, migration, step_share
 from moe_pipeline.edge.network import PACKET_BYTES, Hop, Path, all_paths, expected_rounds, transfer
 from moe_pipeline.edge.roofline import call_cost, efficiency_at, fastest_precision, roofline_ms
 from moe_pipeline.schema.workload import Workload
@@ -146,6 +146,16 @@ def test_migration_takes_the_smaller_of_difference_and_whole() -> None:
     tables = build_tables(heavy, ["a"], scenario, library, steps=4)
     robot = next(i for i, site in enumerate(tables.sites) if site.node.id == "robot")
     assert migration(tables, robot).kind == "full"  # type: ignore[union-attr]
+    # What is the generalist, or differs from it by its words alone, is there with it, whoever else has weights.
+    same, nowhere = (
+        work.model_copy(update={"delta_bytes": 0}),
+        scenario.model_copy(update={"weight_store": None}),
+    )
+    for where in (scenario, nowhere):
+        assert migration(build_tables(same, ["a"], where, library, steps=4), robot) == Migration(
+            "cached", 0, 0, 0
+        )
+    assert migration(build_tables(work, ["a"], nowhere, library, steps=4), robot) is None
 
 
 def test_a_hand_over_shares_out_every_step() -> None:

@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hub_checkpoints import ENGINE, WIDTH, ddim, drawn, opened, refusal, small_unet, write_modelscope
+from hub_checkpoints import ENGINE, WIDTH, Busy, ddim, drawn, opened, refusal, small_unet, write_modelscope
 from safetensors.torch import load_file, save_file
 
 from moe_pipeline import interfaces as ev
 from moe_pipeline.cli import main
 from moe_pipeline.cli.doctor import examine
+from moe_pipeline.decisions import turns
 from moe_pipeline.diffusion import flow
 from moe_pipeline.diffusion.levels import variance_levels
 from moe_pipeline.diffusion.sampler import initial_noise, sample
+from moe_pipeline.engine.hub_loading import load_tokenizer
 from moe_pipeline.experts.hub_denoiser import HubDenoiser
 from moe_pipeline.experts.lora import with_lora
 from moe_pipeline.gating.description import DescriptionGate
@@ -289,6 +291,27 @@ def test_two_interleaved_runs_on_alternating_threads_make_the_same_clips(weights
         assert np.array_equal(finished.clip.frames, drawn(pipeline, scene(seed=seed))[0])
 
 
+def test_the_tokenizer_serves_one_thread_at_a_time(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps padding and truncation as state: a count in the middle of a batch would leave the batch unpadded."""
+    slow: list[Busy] = []
+
+    def loaded(pack: HubPack, component: str) -> Busy:
+        slow.append(Busy(load_tokenizer(pack, component)))
+        return slow[0]
+
+    monkeypatch.setattr("moe_pipeline.engine.hub.load_tokenizer", loaded)
+    engine = opened(weights).engine
+    conditioner = engine.conditioner
+    with ThreadPoolExecutor(4) as pool:
+        counts = [pool.submit(engine.count_words, "a city") for _ in range(3)]
+        states = [pool.submit(conditioner, [PROMPT, "a city"]) for _ in range(3)]
+    assert {count.result() for count in counts} == {
+        len(load_tokenizer(engine.pack, "tokenizer")("a city").input_ids)
+    }
+    assert {state.result().tokens.shape for state in states} == {(2, 77, WIDTH)}
+    assert [busy.most for busy in slow] == [1]
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_cuda_every_part_meets_on_the_device(weights: Path) -> None:
@@ -322,6 +345,8 @@ def test_without_weights_the_gate_the_plan_and_the_placement_answer() -> None:
     assert 1.3e9 < work.expert_step.weight_bytes / 4 < 1.5e9, "the published UNet has 1.4 billion parameters"
     assert work.delta_bytes == 0, "an expert that only reads other words moves nothing"
     assert pipeline.place(request).assignments
+    shared = turns(pipeline.gate(request))
+    assert len(shared[0]) > 1 and shared[1] is None, "in a mixture nobody has a step for himself"
     error = refusal(lambda: pipeline.generate(request))
     assert error.code == "weights_missing" and "hf download ali-vilab/text-to-video-ms-1.7b" in error.remedy
 
@@ -430,6 +455,9 @@ def test_an_expert_with_a_lora_runs_a_network_of_its_own(copy: Path) -> None:
     assert passes == [4], "two networks, each with an empty text"
     assert not np.array_equal(frames, plain)
     assert request_workloads(pipeline.engine, pipeline.resolve(scene())).delta_bytes == len(content)
+    for mode, size in (("single", 0), ("moe", len(content))):  # of one shape: a count is kept
+        resolved = pipeline.resolve(scene(mode=mode, top_k=1))
+        assert request_workloads(pipeline.engine, resolved).delta_bytes == size
     (copy / "avatar.safetensors").write_bytes(content[:-1] + b"x")
     pipeline = opened(copy)
     assert refusal(lambda: pipeline.engine.denoiser("avatar")).code == "pack_file_altered"

@@ -1,14 +1,22 @@
 """Wan packs on small random checkpoints: flow matching, a video autoencoder, and two experts by noise level."""
 
+import math
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from hub_checkpoints import opened, refusal, write_wan
+from hub_checkpoints import Busy, opened, refusal, write_wan
 
 from moe_pipeline import interfaces as ev
+from moe_pipeline.decisions import turns
+from moe_pipeline.diffusion.guidance import ClassifierFree, SubjectGuidance
 from moe_pipeline.diffusion.levels import flow_levels
 from moe_pipeline.diffusion.sampler import initial_noise, sample
+from moe_pipeline.engine.hub_velocity import HubVelocity
+from moe_pipeline.experts.hub_denoiser import HubDenoiser
 from moe_pipeline.pipeline import MoEVideoPipeline
 from moe_pipeline.schema.request import SceneRequest
 
@@ -76,6 +84,24 @@ def test_the_autoencoder_brings_back_its_own_frames_and_previews(wan: Path) -> N
     assert torch.allclose(pipeline.engine.autoencoder.decode(latents), expected, atol=1e-4)
 
 
+def test_the_video_autoencoder_takes_one_clip_at_a_time(wan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps the frames that its convolutions still need on itself: two clips at once would mix theirs."""
+    autoencoder = opened(wan).engine.autoencoder
+    video = torch.rand(1, 3, 5, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    latents = autoencoder.encode(video)
+    expected = autoencoder.decode(latents)
+    model = autoencoder.model
+    busy = {name: Busy(getattr(model, name)) for name in ("encode", "decode")}
+    for name, call in busy.items():
+        monkeypatch.setattr(model, name, call)
+    with ThreadPoolExecutor(2) as pool:
+        encoded = [pool.submit(autoencoder.encode, video) for _ in range(2)]
+        decoded = [pool.submit(autoencoder.decode, latents) for _ in range(2)]
+    assert all(torch.equal(clip.result(), latents) for clip in encoded)
+    assert all(torch.equal(clip.result(), expected) for clip in decoded)
+    assert {name: call.most for name, call in busy.items()} == {"encode": 1, "decode": 1}
+
+
 def test_the_frames_of_a_video_autoencoder_are_4k_plus_1(wan: Path) -> None:
     error = refusal(lambda: opened(wan).resolve(scene(frames=8)))
     assert "multiple of 4 plus 1" in error.message and "5" in error.remedy
@@ -90,9 +116,40 @@ def test_two_experts_take_turns_by_noise_level(pair: MoEVideoPipeline) -> None:
         assert step.weights == {"high-noise": float(sigma >= 0.875), "low-noise": float(sigma < 0.875)}
     assert sum(sigma >= 0.875 for sigma in sigmas) == 26
     assert not gate.low_coverage
+    heaviest_last = gate.model_copy(update={"active": gate.active[::-1]})
+    assert turns(heaviest_last) == turns(gate) == (("high-noise", "low-noise"), (26, 14))
+    bars = [(bar.expert, bar.stage) for bar in pair.place(scene(steps=40)).timeline if bar.expert]
+    assert bars == [("high-noise", "steps 1-26"), ("low-noise", "steps 27-40")]
     clip = pair.generate(scene())
     assert clip.record.placement is not None and clip.record.placement.shape == "hand_over_latents"
     assert [step.forward_passes for step in clip.record.timing.steps] == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("shift", [1, 3, 5, 8, 12])
+def test_the_network_is_asked_at_the_timestep_of_its_level(shift: int) -> None:
+    """Whole thousandths of sigma, cut as in exact arithmetic, for every number of steps."""
+    levels, asked = flow_levels({}, "small", float(shift)), []
+
+    def model(
+        sample: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor, **_: object
+    ) -> list[torch.Tensor]:
+        asked.append(float(timestep[0]))
+        return [sample]
+
+    denoiser = HubDenoiser(model, levels, torch.float32)
+    expert = SimpleNamespace(guidance=1.0, lora=None)
+    manifest = SimpleNamespace(expert=lambda name: expert, denoiser_of=lambda expert: "transformer")
+    engine = SimpleNamespace(device="cpu", manifest=manifest, denoiser=lambda name: denoiser)
+    text, x = torch.zeros(1, 1, 1), torch.zeros(1, 1, 1, 1, 1)
+    for steps in range(4, 51):
+        velocity = HubVelocity(
+            engine, {"one": text}, text, [{"one": 1.0}] * steps, SubjectGuidance(ClassifierFree(1.0), 1.0)
+        )
+        for index, sigma in enumerate(levels.noise_levels(steps)[:-1]):
+            velocity(x, sigma, index)
+        even = [Fraction(steps - index, steps) for index in range(steps)]
+        assert asked == [math.floor(1000 * shift * s / (1 + (shift - 1) * s)) for s in even]
+        asked.clear()
 
 
 def test_each_expert_has_its_own_guidance(pair: MoEVideoPipeline) -> None:

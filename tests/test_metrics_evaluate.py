@@ -1,8 +1,10 @@
 """The evaluation engine: many clips, bad ones among them, resumed, and in VBench's layout."""
 
 import csv
+import errno
 import json
 import shutil
+from pathlib import Path
 
 import known_clips as clips
 import numpy as np
@@ -295,6 +297,27 @@ def test_weights_that_came_later_are_used_and_not_hidden_by_an_old_result(galler
     assert again().reused
 
 
+def _no_features():
+    """A maker of an encoder that no asked figure needs."""
+
+
+def test_features_of_an_older_pack_are_measured_again(gallery, tmp_path, monkeypatch, pack_dir):
+    manifest = tmp_path / "pack" / "pack.yaml"
+    manifest.parent.mkdir()
+    shutil.copy(pack_dir / "pack.yaml", manifest)
+    monkeypatch.setattr("moe_pipeline.packs.EMBEDDED", manifest.parent)
+
+    def again(features):
+        options = {"names": ["loop_closure"], "out": tmp_path / "out", "workers": 1, "features": features}
+        return evaluate([gallery / "disc.mp4"], **options).clips[0].reused
+
+    assert [again(features) for features in (None, _no_features, _no_features)] == [False, False, True]
+    manifest.write_text(manifest.read_text() + "# another one\n")
+    assert not again(_no_features) and again(None)
+    manifest.unlink()
+    assert not again(_no_features)  # its absence is for the encoder to tell
+
+
 # ---------------------------------------------------------------------------------------------- bad requests
 
 
@@ -319,6 +342,22 @@ def test_bad_requests_are_one_sentence(gallery, tmp_path):
     refused("prompts_form", [gallery], prompts=tmp_path / "list.json")
     (tmp_path / "file").touch()
     refused("unwritable", [gallery], out=tmp_path / "file" / "out")
+
+
+def test_a_path_that_cannot_be_looked_at_does_not_end_the_others(gallery, monkeypatch):
+    long = "x" * 300 + ".mp4"  # longer than a name may be
+    report = evaluate([gallery / long, gallery / "disc.mp4"], workers=1, names=["loop_closure"])
+    assert [clip.error_code for clip in report.clips] == ["video_not_found", None]
+    closed, real = gallery / "frames", Path.stat
+
+    def guarded(path, **options):
+        if path.parent == closed:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, **options)
+
+    monkeypatch.setattr(Path, "stat", guarded)  # names are shown, the files behind them are not
+    report = evaluate([closed, gallery / "disc.mp4"], workers=1, names=["loop_closure"])
+    assert [clip.error_code for clip in report.clips] == ["folder_unreadable", None]
 
 
 def test_every_default_metric_has_a_value_or_a_reason(gallery):

@@ -189,6 +189,8 @@ def test_a_folder_without_a_pack_is_named(tmp_path: Path) -> None:
         assert error.code == "pack_missing" and place.name in error.message
     (tmp_path / "file").write_text("x")
     assert refusal_of(lambda: open_pack(tmp_path / "file")).code == "pack_missing"
+    for place in (Path("x" * 300), tmp_path / ("x" * 300)):  # longer than a name may be
+        assert refusal_of(lambda place=place: open_pack(place)).code == "pack_missing"
 
 
 def test_a_checked_file_that_holds_no_tensors_is_refused(pack: Path) -> None:
@@ -212,7 +214,10 @@ def test_a_checked_file_that_holds_no_tensors_is_refused(pack: Path) -> None:
 )
 def test_a_component_that_cannot_be_built_is_refused(pack: Path, change: Edit, code: str) -> None:
     edit(pack, lambda data: change(data["gate"]))
-    assert refusal_of(lambda: Engine(open_pack(pack), EngineConfig()).gate).code == code
+    engine = Engine(open_pack(pack), EngineConfig())
+    assert refusal_of(lambda: engine.gate).code == code
+    if engine.manifest.gate.config or code == "unknown_component":  # wrong without a look at the weights
+        assert refusal_of(lambda: engine.shell(engine.manifest.gate)).code == code
 
 
 # -------------------------------------------------------------------------------------- conformance of packs

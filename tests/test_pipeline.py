@@ -20,6 +20,7 @@ from moe_pipeline.schema.placement import Placement
 from moe_pipeline.schema.record import RunRecord, load_record
 from moe_pipeline.schema.request import SceneRequest
 from moe_pipeline.video import read_metadata, read_video
+from moe_pipeline.workloads import request_workloads
 
 PROMPT = "an avatar dancing in a neon city street at night"
 ROOM = "xr-room"  # a headset that leaves its experts to others
@@ -141,6 +142,12 @@ def test_partial_runs_say_what_the_stream_will(
     device = away(random_pipeline, placed)
     spared = random_pipeline.place(small(scenario=ROOM), killed=frozenset({device}))
     assert device not in {a.device for a in spared.assignments}
+
+
+def test_the_single_model_is_there_where_the_generalist_is(random_pipeline: MoEVideoPipeline) -> None:
+    engine, resolve = random_pipeline.engine, random_pipeline.resolve
+    mixture = request_workloads(engine, resolve(small()))
+    assert mixture.delta_bytes and request_workloads(engine, resolve(small(mode="single"))).delta_bytes == 0
 
 
 # --------------------------------------------------------------------------------------------- what is written

@@ -80,12 +80,16 @@ def test_open_fields_take_the_defaults_of_the_pack() -> None:
 def test_a_prompt_is_kept_but_for_its_white_space() -> None:
     assert SceneRequest(prompt="  a\tneon \n city ").prompt == "a neon city"
     assert len(SceneRequest(prompt="x" * PROMPT_LIMIT).prompt) == PROMPT_LIMIT
+    family = "\U0001f468\u200d\U0001f469\u200d\U0001f467 in a city"  # one sign out of three, joined
+    assert SceneRequest(prompt=family).prompt == family
 
 
 @pytest.mark.parametrize(
     ("values", "named"),
     [
         ({"prompt": "   "}, ["prompt", "empty"]),
+        ({"prompt": "\u200b\u200d"}, ["prompt", "empty"]),
+        ({"prompt": "\u200b \u200d\ufeff"}, ["prompt", "empty"]),
         ({"prompt": "x" * 10_000}, ["prompt", "10000", "1000"]),
         ({"prompt": "\ud800"}, ["prompt"]),
         ({}, ["prompt", "missing"]),

@@ -95,6 +95,12 @@ def test_folder_of_frames_is_read_in_number_order(tmp_path):
     assert back.fps == 8.0 and "8 fps assumed" in back.notes[0]
 
 
+def test_numbers_in_other_writing_are_ordered_too(tmp_path):
+    for level, name in enumerate(("10²5.png", "9²5.png")):  # a superscript is a digit, but no number
+        Image.new("RGB", (20, 10), (level * 20, 0, 0)).save(tmp_path / name)
+    assert video.read_video(tmp_path).frames[:, 0, 0, 0].tolist() == [20, 0]
+
+
 def test_variable_rate_is_noticed(tmp_path, clip):
     path = tmp_path / "variable.mp4"
     with av.open(str(path), "w") as container:
@@ -114,6 +120,9 @@ def test_variable_rate_is_noticed(tmp_path, clip):
 
 def test_bad_files_are_one_sentence_each(tmp_path, mp4):
     refused("video_not_found", video.read_frames, tmp_path / "absent.mp4")
+    long = tmp_path / ("x" * 300 + ".mp4")  # longer than a name may be
+    refused("video_not_found", video.read_frames, long)
+    refused("video_not_found", video.read_metadata, long)
     (tmp_path / "empty.mp4").touch()
     refused("video_empty", video.read_frames, tmp_path / "empty.mp4")
     (tmp_path / "text.mp4").write_text("this is not a video " * 40)

@@ -106,7 +106,7 @@ def metrics_text(record: RunRecord) -> str:
     figures = (
         ("temporal flickering", record.metrics.temporal_flickering, "higher is steadier"),
         ("warping error", record.metrics.warping_error, "lower is better"),
-        ("dynamic degree", record.metrics.dynamic_degree, "1 moves, 0 hardly moves"),
+        ("moves or not (flow stand-in)", record.metrics.dynamic_degree, "1 moves, 0 hardly moves"),
     )
     shown = [f"{name} {value:.4g} ({words})" for name, value, words in figures if value is not None]
     missing = [name for name, value, _ in figures if value is None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -98,7 +99,7 @@ def check_weights(weights: Path | None) -> None:
     """A folder of weights that was named has to be there."""
     from moe_pipeline.schema.errors import MoEverseError
 
-    if weights is not None and not weights.is_dir():
+    if weights is not None and not os.path.isdir(weights):
         raise MoEverseError(
             "no_weights", f"There is no folder {weights}.", "Name one, or leave --weights out."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -54,11 +55,13 @@ class FrameAutoencoder:
 class ClipAutoencoder:
     """A causal video autoencoder (diffusers' AutoencoderKLWan): 4k + 1 frames to k + 1 latent ones.
 
-    Latents are normalised by the channel means and deviations in its configuration.
+    Latents are normalised by the channel means and deviations in its configuration. The model keeps the frames that
+    its convolutions still need on itself while it works, so it takes one clip at a time.
     """
 
     def __init__(self, model: Any) -> None:
         self.model = model
+        self._lock = threading.Lock()
         first = next(model.parameters())
         shape = (1, -1, 1, 1, 1)
         self.mean = torch.tensor(model.config.latents_mean, device=first.device).reshape(shape)
@@ -71,16 +74,18 @@ class ClipAutoencoder:
     @torch.inference_mode()
     def encode(self, video: Tensor) -> Tensor:
         """(B, 3, 4k + 1, H, W) in [-1, 1] -> (B, C, k + 1, H/s, W/s), float32."""
-        mode = self.model.encode(self._like_model(video)).latent_dist.mode().float()
+        with self._lock:
+            mode = self.model.encode(self._like_model(video)).latent_dist.mode().float()
         return (mode - self.mean) / self.deviation
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, between: Callable[[], None] | None = None) -> Tensor:
         """(B, C, k + 1, h, w) -> (B, 3, 4k + 1, H, W); the model itself works through the frames one by one."""
-        if between is not None:
-            between()
         own = latents.float().to(self.mean.device) * self.deviation + self.mean
-        return self.model.decode(self._like_model(own), return_dict=False)[0].float()
+        with self._lock:
+            if between is not None:
+                between()  # inside: a run that was stopped while it waited for another's clip decodes nothing
+            return self.model.decode(self._like_model(own), return_dict=False)[0].float()
 
 
 def fit_hub_preview(autoencoder: FrameAutoencoder | ClipAutoencoder) -> LatentPreview:

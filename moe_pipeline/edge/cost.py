@@ -59,6 +59,7 @@ class CostTables:
     workloads: StageWorkloads
     experts: tuple[str, ...]
     steps: int
+    shares: tuple[int, ...]  # steps of each expert in a hand-over; together they are `steps`
     sites: tuple[Site, ...]
     paths: dict[tuple[str, str], Path]
     messages: Messages
@@ -82,11 +83,15 @@ def build_tables(
     profiles: ProfileLibrary,
     *,
     steps: int,
+    shares: Sequence[int] | None = None,
     killed: Collection[str] = frozenset(),
     bandwidth_scale: float = 1.0,
     deadline_ms: float | None = None,
 ) -> CostTables:
-    """Prices every stage on every node and finds the paths between them."""
+    """Prices every stage on every node and finds the paths between them.
+
+    `shares` are the steps of each expert in a hand-over; None: as even as may be.
+    """
     alive = [node.id for node in scenario.nodes if node.available and node.id not in killed]
     paths = all_paths(scenario, profiles.networks, alive=alive, bandwidth_scale=bandwidth_scale)
     sites = []
@@ -104,6 +109,7 @@ def build_tables(
         workloads,
         tuple(experts),
         steps,
+        tuple(step_share(steps, len(experts)) if shares is None else shares),
         tuple(sites),
         paths,
         _messages(workloads, sites, paths),
@@ -163,7 +169,8 @@ class Migration:
 def migration(tables: CostTables, index: int) -> Migration | None:
     """The cheaper of difference and full weights from the store; None: they cannot be had."""
     site = tables.sites[index]
-    if site.node.cached == "all":
+    known = site.node.cached == "generalist"
+    if site.node.cached == "all" or (known and tables.workloads.delta_bytes == 0):
         return Migration("cached", 0.0, 0.0, 0)
     store = tables.scenario.weight_store
     if store is None or site.expert is None:
@@ -173,7 +180,7 @@ def migration(tables: CostTables, index: int) -> Migration | None:
         return None
     # Weights travel as the pack stores them, whatever format the node computes in.
     options = [("full", tables.workloads.expert_step.weight_bytes)]
-    if site.node.cached == "generalist" and tables.workloads.delta_bytes is not None:
+    if known and tables.workloads.delta_bytes is not None:
         options.append(("delta", tables.workloads.delta_bytes))
     kind, size = min(options, key=lambda option: option[1])
     message = transfer(size, path)
@@ -189,7 +196,8 @@ def may_host(tables: CostTables, index: int) -> bool:
 
 
 def step_share(steps: int, experts: int) -> list[int]:
-    """How a hand-over shares the steps out: as even as integers allow, the first experts take the rest."""
+    """How a hand-over shares the steps out where no gate says so: as even as integers allow, the first experts take
+    the rest."""
     return [steps // experts + (1 if e < steps % experts else 0) for e in range(experts)]
 
 
@@ -202,7 +210,7 @@ def build_problem(tables: CostTables, shape: Shape) -> Problem:
     compute_us, compute_uj = np.zeros((2, count, nodes), dtype=np.int64)
     load_us, load_uj, weight_kb = np.zeros((3, count, nodes), dtype=np.int64)
     working_kb, free_kb = np.zeros((2, nodes), dtype=np.int64)
-    share = step_share(tables.steps, count) if shape == "hand_over_latents" else [tables.steps] * count
+    share = tables.shares if shape == "hand_over_latents" else (tables.steps,) * count
     for d, site in enumerate(tables.sites):
         free_kb[d] = site.free_bytes // 1000
         move = moves[d]

@@ -55,6 +55,7 @@ def place(
     *,
     objective: Objective = "latency",
     steps: int,
+    shares: Sequence[int] | None = None,
     killed: frozenset[str] = frozenset(),
     bandwidth_scale: float = 1.0,
     latency_share: float = 0.5,
@@ -69,6 +70,7 @@ def place(
         objective: `latency`, `energy`, or `balanced`: the sum of both relative to their own optima,
             weighted by `latency_share` and 1 - `latency_share`.
         steps: denoising steps, at least 1.
+        shares: how many of them each expert takes in a hand-over; None shares them out evenly.
         killed: node ids that are switched off.
         bandwidth_scale: factor on the throughput of every link but the loopback, above 0.
         shape: `auto` decides between the three execution shapes; a name forces one.
@@ -77,7 +79,7 @@ def place(
     Raises:
         MoEverseError: `unknown_device`, `bad_bandwidth`, `bad_steps`, `no_experts`, `infeasible`.
     """
-    _check(experts, scenario, steps, killed, bandwidth_scale, latency_share)
+    _check(experts, scenario, steps, shares, killed, bandwidth_scale, latency_share)
     import ortools.sat.python.cp_model  # noqa: F401  (loading the library once is not solving)
 
     began = time.perf_counter()
@@ -87,6 +89,7 @@ def place(
         scenario,
         profiles,
         steps=steps,
+        shares=shares,
         killed=killed,
         bandwidth_scale=bandwidth_scale,
         deadline_ms=deadline_ms,
@@ -105,6 +108,7 @@ def _check(
     experts: Sequence[str],
     scenario: EdgeScenario,
     steps: int,
+    shares: Sequence[int] | None,
     killed: frozenset[str],
     scale: float,
     share: float,
@@ -123,6 +127,12 @@ def _check(
         raise MoEverseError("no_experts", "An expert is named twice.", "Name each active expert once.")
     if steps < 1:
         raise MoEverseError("bad_steps", f"{steps} denoising steps cannot be placed.", "Ask for at least 1.")
+    if shares is not None and (len(shares) != len(experts) or sum(shares) != steps or min(shares) < 0):
+        raise MoEverseError(
+            "bad_steps",
+            f"Shares of {', '.join(map(str, shares))} steps do not make {steps} for {len(experts)} experts.",
+            "Give each expert its number of steps, or leave the shares out.",
+        )
     if not 0 < scale < 1e6:
         raise MoEverseError(
             "bad_bandwidth",
@@ -223,7 +233,7 @@ def _compose(
 ) -> Placement:
     rejected = rejections(tables, problem, solution, weights, objective)
     exact = exact_shape(tables.workloads)
-    mixture = next(p for p, _, _ in candidates if p.shape == "exchange_every_step")
+    mixture = next(p for p, _, _ in candidates if p.shape == exact)
     return Placement(
         scenario=tables.scenario.id,
         objective=objective,

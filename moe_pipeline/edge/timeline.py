@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moe_pipeline.edge.cost import CostTables, step_share
+from moe_pipeline.edge.cost import CostTables
 from moe_pipeline.edge.network import transfer
 from moe_pipeline.edge.problem import Problem
 from moe_pipeline.edge.solver import Solution
@@ -122,7 +122,7 @@ def _alone(
 
 def _sequence(chart: _Chart, tables: CostTables, problem: Problem, solution: Solution, start: float) -> float:
     now, first = start, 1
-    for expert, share in enumerate(step_share(tables.steps, len(problem.experts))):
+    for expert, share in enumerate(tables.shares):
         node = solution.assignment[expert]
         label = f"steps {first}-{first + share - 1}"
         now = chart.add(

@@ -51,7 +51,12 @@ class Engine(BaseEngine):
     def manifest(self) -> PackManifest:
         return self.pack.manifest
 
-    def _build(self, component: Component, dtype: torch.dtype) -> nn.Module:
+    def _module(self, component: Component, *, load: bool) -> nn.Module:
+        """A component from its configuration, with the pack's weights or as its constructor leaves it.
+
+        Raises:
+            MoEverseError: `unknown_component`, `pack_mismatch`.
+        """
         builder = BUILDERS.get(component.kind)
         name = self.pack.manifest.id
         if builder is None:
@@ -62,13 +67,18 @@ class Engine(BaseEngine):
             )
         try:
             module = builder(**component.config)
-            module.load_state_dict(self.pack.tensors(component))
+            if load:
+                module.load_state_dict(self.pack.tensors(component))
         except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
             raise MoEverseError(
                 "pack_mismatch",
                 f"The files of {component.kind} in pack {name} do not fit its configuration.",
                 "Restore the pack, for example with a fresh clone of the project.",
             ) from error
+        return module
+
+    def _build(self, component: Component, dtype: torch.dtype) -> nn.Module:
+        module = self._module(component, load=True)
         # No parameter needs a gradient, so nothing builds a graph even where a consumer advances the stream
         # from another thread.
         return module.to(self.device, dtype).eval().requires_grad_(False)
@@ -119,7 +129,7 @@ class Engine(BaseEngine):
         with self._lock:
             if key not in self._shells:
                 with torch.device("meta"):
-                    self._shells[key] = BUILDERS[component.kind](**component.config)
+                    self._shells[key] = self._module(component, load=False)
             return self._shells[key]
 
     def require_weights(self) -> None:

@@ -7,7 +7,7 @@ Experts share the denoiser unless one brings its own or a LoRA; what tells them 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ from moe_pipeline.packs import HubPack
 from moe_pipeline.packs.hub import FLOW_SCHEDULERS
 from moe_pipeline.prompting.encoder import MiniLMEncoder
 from moe_pipeline.prompting.expert_text import expert_text, own_parts
-from moe_pipeline.prompting.hub_encoders import ClipConditioner, T5Conditioner
+from moe_pipeline.prompting.hub_encoders import ClipConditioner, SharedTokenizer, T5Conditioner
 from moe_pipeline.schema.errors import MoEverseError
 from moe_pipeline.schema.gate import GateDecision
 from moe_pipeline.schema.hub_pack import HubExpert, HubManifest
@@ -123,8 +123,9 @@ class HubEngine(BaseEngine):
         return variance_levels(config, self.manifest.id)
 
     @property
-    def tokenizer(self) -> Any:
-        return self._once("tokenizer", lambda: load_tokenizer(self.pack, "tokenizer"))
+    def tokenizer(self) -> SharedTokenizer:
+        """One for the conditioner and for counting words, which different threads may ask at once."""
+        return self._once("tokenizer", lambda: SharedTokenizer(load_tokenizer(self.pack, "tokenizer")))
 
     @property
     def conditioner(self) -> ClipConditioner:

@@ -92,7 +92,8 @@ class HubVelocity:
                 self.between()
             tokens = torch.cat([*(self.tokens[name] for name in names), *shared])
             mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-            level = torch.full((len(tokens),), sigma)
+            # float64: 0.9 in float32 lies below 0.9, and timesteps are cut to whole ones
+            level = torch.full((len(tokens),), sigma, dtype=torch.float64)
             found = self._denoiser(names[0])(x.expand(len(tokens), *x.shape[1:]), level, tokens, mask).split(
                 1
             )

@@ -6,6 +6,7 @@ weights lie in a folder or in the hub's local cache.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,7 +85,7 @@ def open_any_pack(folder: Path | None = None) -> Pack | HubPack:
         MoEverseError: no manifest, not YAML, a key that is missing, wrong or unknown, or a newer version.
     """
     folder = EMBEDDED if folder is None else _by_id(folder)
-    if not (folder / MANIFEST).exists() and (folder / MODEL_INDEX).is_file():
+    if not os.path.exists(folder / MANIFEST) and os.path.isfile(folder / MODEL_INDEX):
         return HubPack(*manifest_for(folder, SHIPPED), weights=folder)
     manifest, sha256 = read_manifest(folder)
     if isinstance(manifest, HubManifest):
@@ -116,6 +117,8 @@ def shipped_packs() -> list[Path]:
 
 def _by_id(folder: Path) -> Path:
     """The folder itself, or the shipped pack of that id when nothing stands under this name."""
-    if len(folder.parts) == 1 and not folder.exists() and (SHIPPED / folder.name / MANIFEST).is_file():
-        return SHIPPED / folder.name
+    # os.path, because the methods of Path raise where a name is too long or may not be looked at.
+    shipped = SHIPPED / folder.name
+    if len(folder.parts) == 1 and not os.path.exists(folder) and os.path.isfile(shipped / MANIFEST):
+        return shipped
     return folder

@@ -32,7 +32,7 @@ def read_manifest(folder: Path) -> tuple[PackManifest | HubManifest, str]:
     except OSError as error:
         raise MoEverseError(
             "pack_missing",
-            f"There is no pack in {folder.name or folder}: {MANIFEST} is missing.",
+            f"There is no pack in {(folder.name or str(folder))[:40]}: {MANIFEST} is missing.",
             "Name a pack's folder, a folder of weights with its model_index.json, or an id that `packs` lists; a pack "
             "of the project comes back with a fresh clone.",
         ) from error

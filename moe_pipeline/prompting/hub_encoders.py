@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from moe_pipeline.interfaces import TextFeatures
+
+
+class SharedTokenizer:
+    """A pack's tokenizer, for any number of threads.
+
+    Fast tokenizers keep padding and truncation as state of their own between the two halves of a call: a text that
+    is counted on one thread would take the padding from a batch that is encoded on another, without an error.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer, self._lock = tokenizer, threading.Lock()
+
+    def __call__(self, *texts: Any, **options: Any) -> Any:
+        """As the tokenizer itself."""
+        with self._lock:
+            return self._tokenizer(*texts, **options)
 
 
 class ClipConditioner:

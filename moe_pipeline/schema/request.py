@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -53,7 +54,8 @@ class SceneRequest(BaseModel):
     @classmethod
     def _prompt_within_limits(cls, value: str) -> str:
         text = " ".join(value.split())
-        if not text:
+        # Joiners and other format characters stay inside a text, but alone they show nothing.
+        if all(unicodedata.category(letter) in ("Cf", "Zs") for letter in text):
             raise ValueError("The prompt is empty. Describe a scene, for example 'a neon city at night'.")
         if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
             # Half a UTF-16 pair, or bytes on a command line that are no UTF-8: no encoder or file takes them.

@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -94,7 +94,7 @@ def find_clips(paths: Sequence[str | os.PathLike[str]], rule: PromptRule) -> lis
         )
     found: dict[str, ClipEvaluation] = {}
     for given in paths:
-        inside = list(_expand(Path(given)))
+        inside = _expand(Path(given))
         for path in inside:
             key = os.path.abspath(path)
             if key not in found:
@@ -127,21 +127,19 @@ def _with_distinct_names(clips: list[ClipEvaluation]) -> list[ClipEvaluation]:
     return clips
 
 
-def _expand(path: Path) -> Iterator[Path]:
-    if not path.is_dir():
-        yield path
-        return
+def _expand(path: Path) -> list[Path]:
+    """The clips that a path means; none where a folder holds none."""
     try:
+        if not path.is_dir():
+            return [path]
         entries = sorted(path.iterdir())
-    except OSError:  # a folder that may not be entered: reading it as a clip says so
-        yield path
-        return
-    videos = [p for p in entries if p.is_file() and p.suffix.lower() in VIDEO_SUFFIXES]
-    frame_folders = [p for p in entries if p.is_dir() and _holds_images(p)]
+        videos = [p for p in entries if p.is_file() and p.suffix.lower() in VIDEO_SUFFIXES]
+        frame_folders = [p for p in entries if p.is_dir() and _holds_images(p)]
+    except OSError:  # a name that is too long, a folder that may not be entered: reading it as a clip says so
+        return [path]
     if videos or frame_folders:
-        yield from sorted(videos + frame_folders)
-    elif _holds_images(path):
-        yield path
+        return sorted(videos + frame_folders)
+    return [path] if _holds_images(path) else []
 
 
 def _holds_images(folder: Path) -> bool:
@@ -162,7 +160,7 @@ def _source(path: Path, rule: PromptRule) -> ClipEvaluation:
 
 
 def _content_hash(path: Path) -> str:
-    if not path.exists():
+    if not os.path.exists(path):  # unlike Path.exists, also where a name is too long or may not be looked at
         raise MoEverseError("video_not_found", f"There is no file or folder {path}.", "Check the path.")
     if path.is_file():
         return sha256_file(path)

@@ -48,6 +48,7 @@ class Settings:
         None  # a module-level function: workers are fresh processes
     )
     weights_state: tuple[str, ...] = ()  # which networks' files are at hand, where networks are asked for
+    features_state: str = ""  # hash of the embedded pack, whose encoder the features come from
 
     def fingerprint(self, prompt: str | None) -> str:
         """Hash of the settings, the prompt and the code version: half of a result's file name."""
@@ -55,6 +56,8 @@ class Settings:
         parts = [__version__, self.names, self.weights, self.max_frames, maker, prompt, sorted(METRICS)]
         if self.weights_state:
             parts.append(self.weights_state)
+        if self.features_state:
+            parts.append(self.features_state)
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
 
 
@@ -97,6 +100,7 @@ def evaluate(
         max_frames,
         features,
         _weights_state(names, weights),
+        "" if features is None else _features_state(),
     )
     sources = clip_sources.find_clips(paths, clip_sources.prompt_rule(prompt, prompts))
     folder = None if out is None else evaluation_files.prepare_folder(Path(out))
@@ -113,6 +117,16 @@ def _weights_state(names: Sequence[str] | None, weights: str | os.PathLike[str] 
     if weights is None and not set(names or ()) & set(NETWORK_METRICS):
         return ()
     return tuple(state_of(None if weights is None else Path(weights)))
+
+
+def _features_state() -> str:
+    """Hash of the embedded pack, so that features of an older one do not pass for those of the pack that is here."""
+    from moe_pipeline.packs import open_any_pack
+
+    try:
+        return open_any_pack().sha256
+    except MoEverseError:
+        return ""  # an encoder that needs the pack says so itself, clip by clip
 
 
 def _check_arguments(

@@ -159,7 +159,9 @@ def test_mixture_and_single_model_play_in_step(visit: Visit, served: Served) -> 
     assert page.get_attribute(".mv-wipe", "aria-valuetext") == "50 % mixture, 50 % single model"
     with page.expect_download() as download:
         page.get_by_role("link", name="Side by side").click()
-    assert read_metadata(download.value.path()) and download.value.suggested_filename.endswith("side_by_side.mp4")
+    assert read_metadata(download.value.path()) and download.value.suggested_filename.endswith(
+        "side_by_side.mp4"
+    )
     record = json.loads(next(served.runs.glob("*/moe.mp4")).with_name("record.json").read_text())
     assert record["runs"]["moe"]["request"]["seed"] == record["runs"]["single"]["request"]["seed"]
 

@@ -247,7 +247,7 @@ def test_the_edge_replans_while_you_look_and_while_a_run_goes_on(visit: Visit, s
     page.wait_for_function("document.querySelector('.mv-devices .mv-total').textContent.includes('Convoy')")
     assert page.locator('.mv-gantt [class*="mv-kind-"]').count() > 3
 
-    set_steps(page, 30)
+    set_steps(page, 64)  # long enough for a slow browser to press the button while it goes on
     page.click("#generate")
     page.wait_for_selector('.mv-stage[data-state="running"][data-preview="yes"]')
     busy = page.locator(".mv-node:not(.mv-user):not(.mv-idle)").first

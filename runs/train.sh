@@ -13,7 +13,7 @@ python=${PY:-.venv/bin/python}
 data=${DATA:-data/worlds-v1} work=${WORK:-checkpoints} start=${START:-}
 clips=${CLIPS:-1900} composed=${COMPOSED:-2400}
 autoencoder_minutes=${AUTOENCODER_MINUTES:-20} generalist_minutes=${GENERALIST_MINUTES:-50}
-trunk_samples=${TRUNK_SAMPLES:-67200} samples=${EXPERT_SAMPLES:-3000} decoder_minutes=${DECODER_MINUTES:-10}
+trunk_samples=${TRUNK_SAMPLES:-67200} samples=${EXPERT_SAMPLES:-2592} decoder_minutes=${DECODER_MINUTES:-8}
 version=${VERSION:-0.3.0}
 
 "$python" -m training.render --clips "$clips" --seed 1 --split train --out "$data/train"
@@ -64,8 +64,8 @@ queue city object landscape &
 queue avatar space interior
 wait
 "$python" -m training.blend --generalist "$work/single" --experts "$work" --choose "$data/choice-latents"
-"$python" -m training.redraw --latents "$data/pairs-latents" --denoiser "$work/single" --out "$data/pairs-redrawn"
-"$python" -m training.decoder --data "$data/pairs" --latents "$data/pairs-latents" --redrawn "$data/pairs-redrawn" \
+"$python" -m training.redraw --latents "$data/train-latents" --denoiser "$work/single" --out "$data/train-redrawn"
+"$python" -m training.decoder --data "$data/train" --latents "$data/train-latents" --redrawn "$data/train-redrawn" \
     --held "$data/choice" --start "$work/autoencoder" --out "$work/decoder" --minutes "$decoder_minutes"
 "$python" -m training.gate --latents "${latents[@]}" --held "$data/choice-latents" --experts "$work" --out "$work/gate"
 "$python" -m training.probe --data "$data/train" --held "$data/held" --autoencoder "$work/autoencoder" \

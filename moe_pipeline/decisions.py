@@ -9,6 +9,8 @@ from moe_pipeline.edge import ProfileLibrary, place
 from moe_pipeline.engine import BaseEngine, Engine, HubEngine
 from moe_pipeline.gating.routing import route, single
 from moe_pipeline.interfaces import TextFeatures
+from moe_pipeline.prompting.complete import complete
+from moe_pipeline.prompting.decompose import decompose
 from moe_pipeline.recording import since_ms
 from moe_pipeline.schema.gate import GateDecision
 from moe_pipeline.schema.placement import Placement
@@ -17,24 +19,33 @@ from moe_pipeline.schema.request import ResolvedRequest
 from moe_pipeline.workloads import request_workloads
 
 
+def plan_request(engine: BaseEngine, request: ResolvedRequest) -> ScenePlan:
+    """The parts of the prompt, with the details filled in that it leaves open, where pack and request want that."""
+    plan = decompose(request.prompt)
+    return complete(plan, engine.manifest.details, request.seed) if request.fill_details else plan
+
+
 def route_request(
     engine: BaseEngine, request: ResolvedRequest, plan: ScenePlan, timing: dict[str, float] | None = None
 ) -> tuple[GateDecision, TextFeatures, list[float]]:
-    """Routing, features of the whole prompt (batch of one) and noise levels; fills `timing` where given."""
+    """Routing, features of what the experts read (batch of one) and noise levels; fills `timing` where given.
+
+    The gate and its coverage look at what was typed.
+    """
     manifest = engine.manifest
     began = time.perf_counter()
-    features = engine.encoder([request.prompt, *(part.text for part in plan.subtasks)])
+    features = engine.encoder([plan.reading, request.prompt, *(part.text for part in plan.subtasks)])
     encoded = time.perf_counter()
     text = TextFeatures(features.tokens[:1], features.mask[:1], features.pooled[:1])
     sigmas = engine.noise_levels(request.steps)
     decision = route(
         engine.gate,
-        features.pooled[1:],
+        features.pooled[2:],
         plan,
         manifest.expert_ids(),
         sigmas[:-1],
         request.top_k,
-        text.pooled[0],
+        features.pooled[1],
     )
     if request.mode == "single":
         decision = single(manifest.generalist.id, sigmas[:-1], decision.coverage)
@@ -88,7 +99,7 @@ def notes(
         yield "low_coverage", engine.low_coverage_note()
     if plan.left_out:
         yield "many_parts", left_out_note(plan)
-    pieces, limit = engine.count_words(request.prompt), manifest.text_tokens
+    pieces, limit = engine.count_words(plan.reading), manifest.text_tokens
     if pieces > limit:
         yield "long_prompt", f"The experts read the first {limit} of {pieces} word pieces of this prompt."
 

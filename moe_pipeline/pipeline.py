@@ -12,7 +12,7 @@ from torch import Tensor
 
 from moe_pipeline import interfaces as ev
 from moe_pipeline.catalogue import catalog
-from moe_pipeline.decisions import notes, place_request, route_request
+from moe_pipeline.decisions import notes, place_request, plan_request, route_request
 from moe_pipeline.diffusion.sampler import sample
 from moe_pipeline.edge import ProfileLibrary, load_profiles
 from moe_pipeline.engine import Engine, EngineConfig, HubEngine, open_engine
@@ -20,7 +20,6 @@ from moe_pipeline.experts.cache import ExpertCache
 from moe_pipeline.features import features_of
 from moe_pipeline.metrics import measure
 from moe_pipeline.packs import HubPack, Pack, open_any_pack
-from moe_pipeline.prompting.decompose import decompose
 from moe_pipeline.recording import CLIP_NAME, Run, Stopped, export, require_writable, since_ms, what_broke
 from moe_pipeline.schema.errors import MoEverseError
 from moe_pipeline.schema.gate import GateDecision
@@ -73,19 +72,19 @@ class MoEVideoPipeline:
 
     def plan(self, request: SceneRequest) -> ScenePlan:
         """Backgrounds and subjects of the prompt, without loading a model."""
-        return decompose(self.resolve(request).prompt)
+        return plan_request(self.engine, self.resolve(request))
 
     def gate(self, request: SceneRequest) -> GateDecision:
         """Routing of every denoising step, without denoising."""
         resolved = self.resolve(request)
-        return route_request(self.engine, resolved, decompose(resolved.prompt))[0]
+        return route_request(self.engine, resolved, plan_request(self.engine, resolved))[0]
 
     def place(
         self, request: SceneRequest, *, killed: frozenset[str] = frozenset(), bandwidth_scale: float = 1.0
     ) -> Placement:
         """Where each active expert would run, without denoising."""
         resolved = self.resolve(request)
-        gate = route_request(self.engine, resolved, decompose(resolved.prompt))[0]
+        gate = route_request(self.engine, resolved, plan_request(self.engine, resolved))[0]
         return place_request(self.engine, self.profiles, resolved, gate, killed, bandwidth_scale)
 
     def notes(self, request: SceneRequest, plan: ScenePlan, gate: GateDecision) -> tuple[str, ...]:
@@ -155,7 +154,7 @@ class MoEVideoPipeline:
         request = run.request
         yield run.event(ev.Accepted, request=request)
         run.check()
-        plan = decompose(request.prompt)
+        plan = plan_request(self.engine, request)
         yield run.event(ev.Planned, plan=plan)
         run.check()
         gate, text, sigmas = route_request(self.engine, request, plan, run.timing)

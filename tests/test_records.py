@@ -43,6 +43,9 @@ def test_a_record_of_this_version_comes_back_key_by_key() -> None:
     data["plan"]["left_out"] = []
     data["texts"] = {}
     data["request"].setdefault("subject_guidance", 1.0)  # what there was before: plain guidance
+    data["request"].setdefault("fill_details", False)  # and the prompt as it was typed
+    for part in (data["plan"], *data["plan"]["subtasks"]):
+        part.setdefault("read_as", "")
     assert load_record(stored()).model_dump(mode="json") == data
 
 

@@ -32,6 +32,7 @@ from moe_pipeline.workload import delta_bytes
 from training.clips import ClipSet
 from training.latents import TEXT_TOKENS, load_autoencoder
 from training.worlds import DOMAINS
+from training.worlds.captions import COLOUR_WORDS
 
 FILE_LIMIT = 9_400_000
 EXPERTS: dict[str, tuple[str, str, str]] = {
@@ -42,6 +43,26 @@ EXPERTS: dict[str, tuple[str, str, str]] = {
     "object": ("Object", "Products, solids, gems and vehicles, alone or placed in a world.", "#1f9fb3"),
     "avatar": ("Avatar", "People and robots that stand, walk, wave, jump and dance.", "#d0542c"),
 }
+
+
+# What the captions of the worlds know of colours: they name one for nearly every thing.
+DETAILS: dict[str, Any] = {
+    "colours": {name: sorted(set(words) - {name}) for name, words in COLOUR_WORDS.items()}
+    | {"yellow": ["gold", "golden", "lemon"], "blue": ["azure", "navy", "sapphire"]}
+    | {"purple": ["indigo", "lavender", "lilac", "violet"], "white": ["ivory", "pale"]},
+    "natural": {
+        **{key: ["green"] for key in ("forest", "woods", "woodland", "jungle", "park", "garden", "valley")},
+        **{key: ["green"] for key in ("hills", "hill", "meadow", "meadows", "countryside", "field", "fields")},
+        **{key: ["orange", "yellow"] for key in ("desert", "dunes", "canyon")},
+        **{key: ["blue", "teal"] for key in ("sea", "beach", "coast", "shore", "ocean", "seaside", "lake", "river")},
+        **{key: ["blue", "purple", "teal"] for key in ("mountains", "mountain", "peaks", "glacier")},
+    },
+    "uncoloured": [
+        "backdrop", "background", "black", "brown", "colourful", "cosmos", "curtain", "gray", "grey", "orbit",
+        "pedestal", "plinth", "rainbow", "silver", "sky", "space", "stage", "stand", "stars", "studio", "table",
+        "universe",
+    ],
+}  # fmt: skip
 
 
 def _shards(state: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
@@ -132,8 +153,9 @@ def write_pack(
         "latents": {"channels": 16, "spatial": 8, "temporal": 4},
         "defaults": {
             "width": 128, "height": 128, "frames": 16, "fps": 8, "steps": 16, "guidance": 3.0, "top_k": 2,
-            "shift": 1.5, "subject_guidance": 1.3,
+            "shift": 1.5, "subject_guidance": 1.5, "subject_regions": True,
         },
+        "details": DETAILS,
         "autoencoder": component("autoencoder", "video-autoencoder", {}),
         "preview": component("preview", "latent-preview", {}, torch.float32),
         "generalist": denoiser(

@@ -28,6 +28,7 @@ def generate(
     steps: opt.Steps = None,
     guidance: opt.Guidance = None,
     subject_guidance: opt.SubjectGuidance = None,
+    fill_details: opt.FillDetails = True,
     top_k: opt.TopK = None,
     mode: opt.Mode = "moe",
     frames: opt.Frames = None,
@@ -50,6 +51,7 @@ def generate(
             steps=steps,
             guidance=guidance,
             subject_guidance=subject_guidance,
+            fill_details=fill_details,
             top_k=top_k,
             mode=mode,
             frames=frames,
@@ -89,6 +91,8 @@ def summary(record: RunRecord, out: Path) -> str:
         f"seed {record.request.seed}",
         f"gate       {weights_text(record.gate.weights)} (coverage {record.gate.coverage:.2f})",
     ]
+    if record.plan.read_as:
+        lines.append(f"read as    {record.plan.read_as}")
     if record.placement is not None:
         lines.append(f"estimated  {placement_text(record.placement)} in {record.placement.scenario}")
     lines += [

@@ -34,6 +34,13 @@ SubjectGuidance = Annotated[
         "shape; 1 treats both alike. Default: the pack's.",
     ),
 ]
+FillDetails = Annotated[
+    bool,
+    typer.Option(
+        "--details/--no-details",
+        help="Let the seed choose colours that the prompt leaves open, where the pack knows any; the record says what.",
+    ),
+]
 TopK = Annotated[
     int | None, typer.Option("--top-k", help="Experts that take part in a denoising step. Default: 2.")
 ]

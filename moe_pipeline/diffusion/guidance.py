@@ -50,11 +50,13 @@ class SubjectGuidance:
         plain: scale and interval of classifier-free guidance.
         subjects: 1 and more.
         low: lowest noise level of the third branch.
+        where: share of the subjects' term at each latent column, (W,); elsewhere the world stands alone. None: all.
     """
 
     plain: ClassifierFree
     subjects: float
     low: float = 0.6
+    where: Tensor | None = None
 
     def needs_unconditional(self, sigma: float) -> bool:
         """Whether the unconditional branch matters at this noise level."""
@@ -73,6 +75,7 @@ class SubjectGuidance:
     ) -> Tensor:
         if world is None or unconditional is None or not self.needs_world(sigma):
             return self.plain(conditional, unconditional, sigma)
-        return unconditional + self.plain.scale * (
-            (world - unconditional) + self.subjects * (conditional - world)
-        )
+        added = conditional - world  # (B, C, F, H, W)
+        if self.where is not None:
+            added = added * self.where.to(added)
+        return unconditional + self.plain.scale * ((world - unconditional) + self.subjects * added)

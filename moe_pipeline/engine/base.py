@@ -13,6 +13,7 @@ from torch import Tensor
 
 from moe_pipeline._version import __version__
 from moe_pipeline.diffusion.guidance import ClassifierFree, SubjectGuidance
+from moe_pipeline.diffusion.regions import subject_columns
 from moe_pipeline.diffusion.sampler import initial_noise
 from moe_pipeline.engine.config import EngineConfig, choose_device, choose_dtype
 from moe_pipeline.experts.cache import ExpertCache
@@ -94,10 +95,15 @@ class BaseEngine(ABC):
 
     def guider(self, request: ResolvedRequest, plan: ScenePlan) -> SubjectGuidance:
         """The guidance of a request; `subjects` is 1 where the plan does not have both a world and subjects."""
-        subjects = request.subject_guidance if plan.world is not None else 1.0
-        return SubjectGuidance(
-            ClassifierFree(request.guidance), subjects, self.manifest.defaults.subject_sigma
+        subjects, defaults = (
+            request.subject_guidance if plan.world is not None else 1.0,
+            self.manifest.defaults,
         )
+        where = None
+        if defaults.subject_regions and subjects != 1.0:
+            regions = [part.region for part in plan.subtasks if part.role == "subject"]
+            where = subject_columns(regions, request.width // self.manifest.latents.spatial)
+        return SubjectGuidance(ClassifierFree(request.guidance), subjects, defaults.subject_sigma, where)
 
     @abstractmethod
     def noise_levels(self, steps: int) -> list[float]:

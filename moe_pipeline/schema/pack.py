@@ -89,6 +89,21 @@ class PackDefaults(_Part):
     shift: float = Field(default=1.0, gt=0, description="shift of the noise schedule, see diffusion/flow.py")
     subject_guidance: float = Field(default=1.0, ge=1.0, description="see diffusion/guidance.py; 1 is off")
     subject_sigma: float = Field(default=0.6, ge=0.0, le=1.0, description="lowest sigma of subject guidance")
+    subject_regions: bool = Field(
+        default=False, description="subjects are guided in regions, see diffusion/regions.py"
+    )
+
+
+class PackDetails(_Part):
+    """What the experts know a colour for, to fill in what a prompt leaves open (prompting/complete.py)."""
+
+    colours: dict[str, tuple[str, ...]] = Field(description="colour -> other words that name it")
+    natural: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="noun -> colours it has by itself"
+    )
+    uncoloured: frozenset[str] = Field(
+        default=frozenset(), description="nouns that take no colour of their own"
+    )
 
 
 class PackLimits(_Part):
@@ -122,6 +137,7 @@ class Manifest(_Part):
     generalist: ExpertCard
     experts: tuple[ExpertCard, ...] = Field(min_length=1)
     probe: Component | None = None
+    details: PackDetails | None = None
 
     @model_validator(mode="after")
     def _ids_are_distinct(self) -> Self:

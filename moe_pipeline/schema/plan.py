@@ -13,7 +13,8 @@ Region = Literal["everywhere", "left", "centre", "right"]
 class Subtask(BaseModel):
     """One part of the scene, gated on its own.
 
-    `span` holds the character offsets [start, end) of `text` in the prompt.
+    `span` holds the character offsets [start, end) of `text` in the prompt. `read_as` is what the experts read of this
+    part where that is more than `text`, else empty.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -23,6 +24,7 @@ class Subtask(BaseModel):
     text: str
     span: tuple[int, int]
     region: Region = "everywhere"
+    read_as: str = ""
     share: float = Field(ge=0.0, le=1.0, description="weight of this part when the parts' gates are combined")
 
 
@@ -30,6 +32,7 @@ class ScenePlan(BaseModel):
     """The subtasks of one prompt in the order in which they appear; shares sum to 1.
 
     `left_out` holds the texts of parts beyond the most that are gated: the experts still read them, the gate does not.
+    `read_as` is what the experts read where that is more than the prompt, else empty (prompting/complete.py).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -38,9 +41,15 @@ class ScenePlan(BaseModel):
     subtasks: tuple[Subtask, ...]
     method: str = "clauses"
     left_out: tuple[str, ...] = ()
+    read_as: str = ""
+
+    @property
+    def reading(self) -> str:
+        """What the experts read."""
+        return self.read_as or self.prompt
 
     @property
     def world(self) -> str | None:
-        """The prompt without its subjects: the backgrounds in their order; None unless the plan has both roles."""
-        backgrounds = [part.text for part in self.subtasks if part.role == "background"]
+        """What the experts read of the backgrounds, in their order; None unless the plan has both roles."""
+        backgrounds = [part.read_as or part.text for part in self.subtasks if part.role == "background"]
         return ", ".join(backgrounds) if 0 < len(backgrounds) < len(self.subtasks) else None

@@ -42,6 +42,7 @@ class SceneRequest(BaseModel):
     steps: int | None = Field(default=None, ge=1)
     guidance: float | None = Field(default=None, ge=1.0, allow_inf_nan=False)
     subject_guidance: float | None = Field(default=None, ge=1.0, allow_inf_nan=False)
+    fill_details: bool = True
     top_k: int | None = Field(default=None, ge=1)
     mode: Mode = "moe"
     frames: int | None = Field(default=None, ge=1)
@@ -88,6 +89,7 @@ class ResolvedRequest(BaseModel):
     steps: int
     guidance: float
     subject_guidance: float = 1.0
+    fill_details: bool = False
     top_k: int
     mode: Mode
     frames: int
@@ -143,6 +145,7 @@ def resolve(request: SceneRequest, pack: Manifest) -> ResolvedRequest:
         steps=steps,
         guidance=guidance,
         subject_guidance=subjects if request.mode == "moe" else 1.0,
+        fill_details=request.fill_details and pack.details is not None,
         top_k=top_k,
         mode=request.mode,
         frames=frames,

@@ -82,15 +82,21 @@ def _gate_view(
 
 def empty_plan() -> View:
     """No prompt yet."""
-    return {"prompt": "", "parts": [], "notes": [], "error": ""}
+    return {"prompt": "", "parts": [], "reading": "", "notes": [], "error": ""}
 
 
 def plan_view(
-    plan: ScenePlan, decision: GateDecision | None, palette: Palette, notes: Sequence[str] = ()
+    plan: ScenePlan,
+    decision: GateDecision | None,
+    palette: Palette,
+    notes: Sequence[str] = (),
+    *,
+    show_reading: bool = True,
 ) -> View:
     """The parts of a prompt with their place in it and, once gated, the experts that each part calls.
 
-    A draft carries its notes (low coverage, parts left out) itself; for a run the stage shows them.
+    A draft carries its notes (low coverage, parts left out) itself; for a run the stage shows them. What the experts
+    read is for a run alone: the seed decides it, and a draft has none yet.
     """
     weights = {entry.subtask: entry.weights for entry in decision.by_subtask} if decision else {}
     parts = []
@@ -115,6 +121,7 @@ def plan_view(
     return {
         "prompt": plan.prompt,
         "parts": parts,
+        "reading": plan.read_as if show_reading else "",
         "notes": list(notes),
         "error": "",
     }

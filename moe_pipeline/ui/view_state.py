@@ -107,7 +107,7 @@ def opening_view(scene: Scene, plan: ScenePlan) -> RunView:
     view = first_view(scene)
     return replace(
         view,
-        plan=plan_view(plan, None, scene.palette),
+        plan=plan_view(plan, None, scene.palette, show_reading=False),
         gate={**view.gate, "caption": "reading the scene"},
         devices=empty_devices("Looking for a device for each expert."),
     )
@@ -149,7 +149,7 @@ def draft(
         view,
         parsed=plan,
         decision=gate,
-        plan=plan_view(plan, gate, scene.palette, notes),
+        plan=plan_view(plan, gate, scene.palette, notes, show_reading=False),
         gate=gate_view(gate, scene.palette, source="draft", done=0),
     )
 

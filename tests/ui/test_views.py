@@ -253,6 +253,12 @@ def test_a_run_that_no_device_can_take_any_more_shows_no_figure_of_before() -> N
     assert view.devices["message"] == "No device is left." and view.stage["state"] == "running"
 
 
+def test_the_page_says_what_the_experts_read_of_a_run_and_not_of_a_draft() -> None:
+    plan = sample_plan().model_copy(update={"read_as": "a red robot in a green hall"})
+    assert plan_view(plan, None, PALETTE)["reading"] == "a red robot in a green hall"
+    assert draft(first_view(scene()), scene(), plan, sample_gate()).plan["reading"] == ""
+
+
 def test_metric_cards_say_direction_exactness_and_why_a_figure_is_missing() -> None:
     record = sample_record()
     cards = {card["name"]: card for card in metrics_view(record, scene().catalogue)["cards"]}

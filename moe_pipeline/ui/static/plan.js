@@ -6,7 +6,8 @@ MoE.views.plan = (root) => {
   const notes = el("p", { class: "mv-note", hidden: true });
   const tag = el("span", { class: "mv-tag" });
   const error = el("p", { class: "mv-error", role: "alert", hidden: true });
-  root.replaceChildren(...head("Plan", "Your scene taken apart; each part calls the experts that know it.", tag), error, text, parts, notes);
+  const reading = el("p", { class: "mv-hint mv-reading", dir: "auto", hidden: true });
+  root.replaceChildren(...head("Plan", "Your scene taken apart; each part calls the experts that know it.", tag), error, text, parts, reading, notes);
 
   const names = { background: "background", subject: "subject" };
   return (value) => {
@@ -17,7 +18,7 @@ MoE.views.plan = (root) => {
     if (!value.prompt) {
       text.textContent = value.error ? "" : "Type a scene: its background and subjects are marked here.";
       parts.replaceChildren();
-      notes.hidden = true;
+      notes.hidden = reading.hidden = true;
       return;
     }
     const letters = Array.from(value.prompt);  // offsets count characters, where JavaScript's own count half of an emoji
@@ -39,6 +40,8 @@ MoE.views.plan = (root) => {
         "aria-label": part.experts.map((e) => `${e.title} ${format.percent(e.weight)}`).join(", ") || null },
         ...part.experts.map((e) => el("span", { style: { "--c": e.colour, "flex-grow": e.weight }, title: `${e.title} ${format.percent(e.weight)}` }))),
       el("span", { class: "mv-part-expert" }, part.experts.length ? part.experts[0].title : ""))));
+    reading.hidden = !value.reading;
+    reading.textContent = value.reading ? `Colours that you left open came from the seed. The experts read: ${value.reading}` : "";
     notes.hidden = !value.notes.length;
     notes.replaceChildren(...value.notes.map((text) => el("span", {}, text)));
   };

@@ -14,7 +14,7 @@ from torch import Tensor
 from moe_pipeline.schema.plan import Region
 
 CENTRES: dict[Region, float] = {"left": 0.27, "centre": 0.5, "right": 0.73}  # of the width
-HALF_WIDTH, EDGE = 0.24, 0.03  # of the width: half of a region, and how softly it ends
+HALF_WIDTH, EDGE = 0.18, 0.03  # of the width: half of a region, and how softly it ends
 MOST_SUBJECTS = 2  # more would fill the picture
 
 

@@ -145,7 +145,7 @@ def resolve(request: SceneRequest, pack: Manifest) -> ResolvedRequest:
         steps=steps,
         guidance=guidance,
         subject_guidance=subjects if request.mode == "moe" else 1.0,
-        fill_details=request.fill_details and pack.details is not None,
+        fill_details=request.fill_details,
         top_k=top_k,
         mode=request.mode,
         frames=frames,

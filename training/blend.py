@@ -3,8 +3,9 @@
     python -m training.blend --generalist checkpoints/single --experts checkpoints --choose data/choice-latents
 
 The weights on the line between single model and expert often have a lower error on the expert's domain than either end
-(Wortsman et al., "Robust fine-tuning of zero-shot models", 2022, arXiv 2109.01903). The share of each expert is the
-smallest of `--shares` with an error within 0.1 % of the lowest, on clips of its domain that neither training nor evaluation sees. Writes the
+(Wortsman et al., "Robust fine-tuning of zero-shot models", 2022, arXiv 2109.01903). The share of each expert is
+the smallest of `--shares` with an error within 0.1 % of the lowest, on clips of its domain that neither training nor
+evaluation sees. Writes the
 blended averages into each expert's training folder, with `share` in its summary and all errors in `blend.json`.
 """
 
@@ -44,7 +45,7 @@ def choose_share(
 
 
 def smallest_of_the_best(errors: dict[float, float], tolerance: float = 1e-3) -> float:
-    """The smallest share whose error is within `tolerance` of the lowest: what chance decides keeps nearer to the base."""
+    """The smallest share with an error within `tolerance` of the lowest: what chance decides keeps nearer to the base."""
     lowest = min(errors.values())
     return min(share for share, error in errors.items() if error <= lowest * (1.0 + tolerance))
 

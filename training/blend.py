@@ -45,7 +45,7 @@ def choose_share(
 
 
 def smallest_of_the_best(errors: dict[float, float], tolerance: float = 1e-3) -> float:
-    """The smallest share with an error within `tolerance` of the lowest: what chance decides keeps nearer to the base."""
+    """The smallest share with an error within `tolerance` of the lowest: chance decides less."""
     lowest = min(errors.values())
     return min(share for share, error in errors.items() if error <= lowest * (1.0 + tolerance))
 

@@ -49,8 +49,16 @@ def _choices(part: Subtask, taken: Iterable[str], details: PackDetails, lexicon:
     if not known or words & details.uncoloured or words & lexicon.worn or colours_in(part.text, details):
         return []
     natural = [colour for noun in sorted(known & details.natural.keys()) for colour in details.natural[noun]]
-    free = [colour for colour in natural or details.colours if colour not in set(taken)]
-    return free or natural or list(details.colours)
+    wanted, used = natural or list(details.colours), set(taken)
+    apart = [colour for colour in wanted if not used & _near(colour, details)]
+    return apart or [colour for colour in wanted if colour not in used] or wanted
+
+
+def _near(colour: str, details: PackDetails) -> set[str]:
+    """A colour with its neighbours in the pack's circle of colours: a yellow figure is lost in an orange street."""
+    circle = list(details.colours)
+    at = circle.index(colour)
+    return {circle[at - 1], colour, circle[(at + 1) % len(circle)]}
 
 
 def complete(
@@ -58,7 +66,8 @@ def complete(
 ) -> ScenePlan:
     """`plan` with `read_as` of the parts and of the prompt filled in where a colour was left open.
 
-    The same plan and seed give the same colours, all different from each other and from those that are named.
+    The same plan and seed give the same colours, apart from each other and from those that are named, where the pack
+    has enough of them.
     """
     if details is None:
         return plan

@@ -97,7 +97,9 @@ class PackDefaults(_Part):
 class PackDetails(_Part):
     """What the experts know a colour for, to fill in what a prompt leaves open (prompting/complete.py)."""
 
-    colours: dict[str, tuple[str, ...]] = Field(description="colour -> other words that name it")
+    colours: dict[str, tuple[str, ...]] = Field(
+        description="colour -> other words that name it; neighbours are alike, as are the last and the first"
+    )
     natural: dict[str, tuple[str, ...]] = Field(
         default_factory=dict, description="noun -> colours it has by itself"
     )

@@ -116,6 +116,6 @@ def test_the_last_preview_looks_like_the_clip(pipeline: MoEVideoPipeline) -> Non
     t, h, w = (a // b for a, b in zip(frames.shape[:3], previews[-1].shape[:3], strict=True))
     small = frames.reshape(frames.shape[0] // t, t, frames.shape[1] // h, h, frames.shape[2] // w, w, 3)
     difference = np.abs(previews[-1] - small.mean((1, 3, 5)))
-    assert difference.mean() < 12.0
+    assert difference.mean() < 20.0  # a map that leaves a direction free is off by more than a hundred
     first = previews[0].astype(np.float32)
     assert np.abs(np.diff(first, axis=2)).mean() < 30.0  # the first guess is a soft picture already

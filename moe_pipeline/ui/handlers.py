@@ -181,7 +181,7 @@ class StudioHandlers:
         if desk.busy:
             return gr.skip(), gr.skip(), gr.skip(), gr.skip()
         last, now = desk.request, desk.view.placement
-        try:  # the seed may have been drawn for this run; no plan depends on it
+        try:  # with the seed of the run, which may have been drawn for it: what was read came from that
             shown = last is not None and last == ask(
                 prompt, last.seed, steps, guidance, top_k, mode, scenario, objective
             )

@@ -34,18 +34,20 @@ def route_request(
     """
     manifest = engine.manifest
     began = time.perf_counter()
-    features = engine.encoder([plan.reading, request.prompt, *(part.text for part in plan.subtasks)])
+    parts = [part.text for part in plan.subtasks]
+    texts = list(dict.fromkeys([plan.reading, request.prompt, *parts]))  # often the same text: encoded once
+    features = engine.encoder(texts)
     encoded = time.perf_counter()
     text = TextFeatures(features.tokens[:1], features.mask[:1], features.pooled[:1])
     sigmas = engine.noise_levels(request.steps)
     decision = route(
         engine.gate,
-        features.pooled[2:],
+        features.pooled[[texts.index(part) for part in parts]],
         plan,
         manifest.expert_ids(),
         sigmas[:-1],
         request.top_k,
-        features.pooled[1],
+        features.pooled[texts.index(request.prompt)],
     )
     if request.mode == "single":
         decision = single(manifest.generalist.id, sigmas[:-1], decision.coverage)

@@ -6,20 +6,25 @@
 #
 #   runs/train.sh                                  from nothing
 #   START=assets/packs/tiny-worlds runs/train.sh   from the weights of a pack; its encoder stays, so it skips the
-#                                                  autoencoder and the generalist (pack 0.3.0 began so from 0.2.0)
+#                                                  autoencoder and the generalist (0.3.0 began so from 0.2.0, and
+#                                                  0.4.0 from 0.3.0, with SEED=2: clips that 0.3.0 had not seen)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PY:-.venv/bin/python}
 data=${DATA:-data/worlds-v1} work=${WORK:-checkpoints} start=${START:-}
-clips=${CLIPS:-1900} composed=${COMPOSED:-2400}
+seed=${SEED:-1} clips=${CLIPS:-1900} composed=${COMPOSED:-2400} solo=${SOLO:-800} streets=${STREETS:-600}
 autoencoder_minutes=${AUTOENCODER_MINUTES:-20} generalist_minutes=${GENERALIST_MINUTES:-50}
-trunk_samples=${TRUNK_SAMPLES:-67200} samples=${EXPERT_SAMPLES:-2592} decoder_minutes=${DECODER_MINUTES:-8}
-version=${VERSION:-0.3.0}
+trunk_samples=${TRUNK_SAMPLES:-93600} samples=${EXPERT_SAMPLES:-2592} decoder_minutes=${DECODER_MINUTES:-8}
+version=${VERSION:-0.4.0}
 
-"$python" -m training.render --clips "$clips" --seed 1 --split train --out "$data/train"
+"$python" -m training.render --clips "$clips" --seed "$seed" --split train --out "$data/train"
 # Scenes of two domains and, in a third of them, of two subjects.
-"$python" -m training.render --clips "$composed" --seed 31 --split train --composed 0.85 --pairs 0.35 \
+"$python" -m training.render --clips "$composed" --seed "3$seed" --split train --composed 0.85 --pairs 0.35 \
     --domains city landscape interior space --out "$data/pairs"
+# More of what is hardest: figures and solids by themselves, and subjects in busy streets.
+"$python" -m training.render --clips "$solo" --seed "5$seed" --split train --domains avatar object --out "$data/solo"
+"$python" -m training.render --clips "$streets" --seed "7$seed" --split train --composed 1 --pairs 0.2 \
+    --domains city --out "$data/streets"
 # Attribute combinations that no training clip has: `held` for the figures, `choice` for every choice before them.
 "$python" -m training.render --clips 180 --seed 900001 --split held-out --out "$data/held"
 "$python" -m training.render --clips 120 --seed 800001 --split held-out --composed 0.5 --out "$data/choice"
@@ -33,10 +38,10 @@ else
         --minutes "$autoencoder_minutes"
     begin=("$work/generalist")
 fi
-for split in train pairs held choice; do
+for split in train pairs solo streets held choice; do
     "$python" -m training.latents --data "$data/$split" --autoencoder "$work/autoencoder" --out "$data/$split-latents"
 done
-latents=("$data/train-latents" "$data/pairs-latents")
+latents=("$data/train-latents" "$data/pairs-latents" "$data/solo-latents" "$data/streets-latents")
 common=(--data "${latents[@]}" --held "$data/choice-latents" --autoencoder "$work/autoencoder" --threads 1)
 pair() { # two processes that average their gradients
     local meeting

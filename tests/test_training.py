@@ -14,12 +14,14 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from moe_pipeline.diffusion.autoencoder import VideoAutoencoder
 from moe_pipeline.experts.denoiser import VideoDenoiser
+from moe_pipeline.schema.errors import MoEverseError
 from training import autoencoder as autoencoder_trainer
 from training import evaluate as evaluate_trainer
 from training import experts as expert_trainer
 from training.clips import ClipSet
-from training.latents import LatentSet, mirrored
+from training.latents import LatentSet, claim, mirrored
 from training.latents import main as encode
 from training.optim import Ema, MuonAdamW, orthogonalise
 from training.pack import _shards
@@ -390,6 +392,20 @@ def test_routed_tokens_pass_the_middle_blocks_by_and_all_tokens_are_the_plain_ne
     assert routed.shape == plain.shape and not torch.equal(routed, plain)
     for hook in hooks:
         hook.remove()
+
+
+def test_latents_of_another_encoder_are_refused_and_another_decoder_is_not_another_encoder(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    ours = VideoAutoencoder()
+    claim(tmp_path, ours)
+    with torch.no_grad():
+        next(p for n, p in ours.named_parameters() if n.startswith("decode_")).add_(1.0)
+    claim(tmp_path, ours)
+    with pytest.raises(MoEverseError) as refused:
+        claim(tmp_path, VideoAutoencoder())
+    assert refused.value.code == "stale_latents" and str(tmp_path) in refused.value.message
 
 
 def test_a_learning_rate_warms_up_and_falls_to_its_end() -> None:

@@ -1,16 +1,10 @@
 """Train the video autoencoder on rendered clips.
 
     python -m training.autoencoder --data data/train --held data/held --out checkpoints/autoencoder --minutes 30
-    python -m training.autoencoder --data data/train --held data/held --out checkpoints/decoder --minutes 12 \
-        --start checkpoints/autoencoder --decoder-only --motion 1
-
-The second form goes on with the decoder alone: latents that are encoded already, and every denoiser trained on
-them, stay valid. `--motion` weighs an L1 on the differences between neighbouring frames; it was tried against the
-decoder's jump at every latent frame and did not lessen it (docs/log.md).
 
 Loss: L1 + 2 x MSE on pixels in [-1, 1], with a little noise on the latents so that the decoder forgives a
 denoiser's errors. The learning rate falls linearly to 2 % over the budget of running minutes. The run can be
-stopped at any time and continued with the same command.
+stopped at any time and continued with the same command. A decoder trained on alone is training/decoder.py.
 """
 
 from __future__ import annotations
@@ -24,7 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from moe_pipeline.diffusion.autoencoder import VideoAutoencoder, to_frames, to_model_range
 from training.clips import ClipSet, Frames
@@ -82,13 +76,9 @@ def step_evenness(frames: Frames, steps: int = 4) -> float:
     return float(change[border].mean() / max(change[~border].mean(), 1e-6))
 
 
-def loss_of(model: VideoAutoencoder, video: torch.Tensor, noise: float, motion: float) -> torch.Tensor:
-    """L1 + 2 MSE of the reconstruction, plus `motion` times the L1 of its frame differences."""
-    latents = model.encode(video)
-    result = model.decode(latents + noise * torch.randn_like(latents)).float()
-    difference = result - video  # (B, 3, T, H, W)
-    loss = difference.abs().mean() + 2.0 * F.mse_loss(result, video)
-    return loss + motion * difference.diff(dim=2).abs().mean() if motion else loss
+def reconstruction_loss(result: torch.Tensor, video: torch.Tensor) -> torch.Tensor:
+    """L1 + 2 MSE of a decoded video, float, on pixels in [-1, 1]; both (B, 3, T, H, W)."""
+    return F.l1_loss(result, video) + 2.0 * F.mse_loss(result, video)
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -99,11 +89,6 @@ def train(arguments: argparse.Namespace) -> None:
     clips, held = ClipSet([Path(folder) for folder in arguments.data]), ClipSet([Path(arguments.held)])
     out = Path(arguments.out)
     model = VideoAutoencoder().to(device)
-    if arguments.start:
-        model.load_state_dict(load_file(Path(arguments.start) / "ema.safetensors"))
-    if arguments.decoder_only:
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(not name.startswith("encode_"))
     averaged = VideoAutoencoder().to(device)
     optimiser = MuonAdamW(model, lr=arguments.lr)
     ema, store, curve = Ema(model), Checkpoints(out), Curve(out / "curve.csv")
@@ -120,12 +105,15 @@ def train(arguments: argparse.Namespace) -> None:
         f"{parameters / 1e6:.2f} M parameters, {len(clips)} clips, {len(held)} held out, {device}", flush=True
     )
     next_check = clock.spent_s + 60.0 * arguments.validate_every
+    figures: dict[str, float] = {}
     clock.tick()
     while not clock.over:
         rate = arguments.lr * max(0.02, 1.0 - clock.fraction) * min(1.0, (steps + 1) / 50)
         video = to_model_range(torch.from_numpy(clips.crops(rng, arguments.batch, arguments.crop)).to(device))
         with torch.autocast(device.type, dtype=torch.bfloat16):
-            loss = loss_of(model, video, arguments.noise, arguments.motion)
+            latents = model.encode(video)
+            result = model.decode(latents + arguments.noise * torch.randn_like(latents)).float()
+        loss = reconstruction_loss(result, video)
         loss.backward()
         optimiser.step(rate)
         optimiser.zero_grad()
@@ -146,7 +134,9 @@ def train(arguments: argparse.Namespace) -> None:
             next_check = clock.spent_s + 60.0 * arguments.validate_every
     ema.copy_to(averaged)
     save_file({n: p.detach().contiguous() for n, p in averaged.named_parameters()}, out / "ema.safetensors")
-    figures = validate(averaged, held, len(held), device)
+    figures = figures or validate(
+        averaged, held, len(held), device
+    )  # empty where the budget was spent before
     summary = {"samples": seen, "minutes": clock.spent_s / 60, "validation": figures}
     (out / "summary.json").write_text(json.dumps(summary, indent=1))
 
@@ -160,9 +150,6 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--crop", type=int, default=64)
-    parser.add_argument("--start", help="training folder to go on from")
-    parser.add_argument("--decoder-only", action="store_true", help="leave the encoder as it is")
-    parser.add_argument("--motion", type=float, default=0.0, help="weight of the loss on frame differences")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--noise", type=float, default=0.05, help="deviation of the noise on the latents")
     parser.add_argument("--validate-every", type=float, default=3.0, help="minutes between validations")

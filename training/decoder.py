@@ -18,12 +18,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from moe_pipeline.diffusion.autoencoder import VideoAutoencoder, to_model_range
-from training.autoencoder import sample_sheet, validate
+from training.autoencoder import reconstruction_loss, sample_sheet, validate
 from training.clips import ClipSet
 from training.optim import Ema, MuonAdamW
 from training.session import Checkpoints, Curve, RunningClock
@@ -84,14 +83,14 @@ def train(arguments: argparse.Namespace) -> None:
     rng = np.random.default_rng([arguments.seed, steps])
     before = json.loads((arguments.start / "summary.json").read_text())
     print(f"{len(clips)} redrawn clips, {len(held)} held out, {device}", flush=True)
-    next_check = clock.spent_s
+    next_check, figures = clock.spent_s, dict[str, float]()
     clock.tick()
     while not clock.over:
         rate = arguments.lr * max(0.02, 1.0 - clock.fraction) * min(1.0, (steps + 1) / 20)
         latents, video = (part.to(device) for part in clips.batch(rng, arguments.batch, arguments.noise))
         with torch.autocast(device.type, dtype=torch.bfloat16):
             result = model.decode(latents).float()
-        loss = F.l1_loss(result, video) + 2.0 * F.mse_loss(result, video)
+        loss = reconstruction_loss(result, video)
         loss.backward()
         optimiser.step(rate)
         optimiser.zero_grad()
@@ -115,7 +114,8 @@ def train(arguments: argparse.Namespace) -> None:
     summary = {
         "samples": int(before["samples"]) + seen,
         "minutes": float(before["minutes"]) + clock.spent_s / 60,
-        "validation": validate(averaged, held, len(held), device),
+        "validation": figures
+        or validate(averaged, held, len(held), device),  # empty: the budget was spent before
     }
     (arguments.out / "summary.json").write_text(json.dumps(summary, indent=1))
 

@@ -10,8 +10,10 @@ have left and right exchanged) with `shard-NNNNN.mask.npy`. Shards already encod
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from moe_pipeline.diffusion.autoencoder import VideoAutoencoder, to_model_range
 from moe_pipeline.engine import Engine, EngineConfig
 from moe_pipeline.packs import open_pack
 from moe_pipeline.prompting.encoder import MiniLMEncoder
+from moe_pipeline.schema.errors import MoEverseError
 
 TEXT_TOKENS = 32
 
@@ -57,6 +60,27 @@ def write_array(path: Path, array: npt.NDArray[Any]) -> None:
     """Save an array in one go: a file that is there is whole."""
     with replacing(path) as part, part.open("wb") as file:
         np.save(file, array)
+
+
+def claim(out: Path, model: VideoAutoencoder) -> None:
+    """Note in `out` whose latents it holds: shards that are there already are kept, so they must be of this encoder.
+
+    Raises:
+        MoEverseError: `stale_latents`; the folder is of another encoder.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if name.startswith("encode_"):  # the decoder may be trained on: latents stay valid
+            digest.update(name.encode() + tensor.to("cpu", torch.float32).numpy().tobytes())
+    path, ours = out / "encoder.sha256", digest.hexdigest()
+    if path.exists() and path.read_text().strip() != ours:
+        raise MoEverseError(
+            "stale_latents",
+            f"The latents in {out} were made by another autoencoder.",
+            "Name another folder, or remove this one.",
+        )
+    with replacing(path) as part:
+        part.write_text(ours + "\n")
 
 
 @torch.inference_mode()
@@ -152,7 +176,7 @@ class LatentSet:
         return torch.stack(latents), torch.stack(texts), torch.stack(masks)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", required=True, help="folder of rendered shards")
     source = parser.add_mutually_exclusive_group()
@@ -173,13 +197,20 @@ def main() -> None:
         model = Engine(open_pack(Path(arguments.pack)), EngineConfig(dtype="bf16")).autoencoder
     elif arguments.autoencoder:
         model = load_autoencoder(Path(arguments.autoencoder), device)
+    if model is not None:
+        try:
+            claim(out, model)
+        except MoEverseError as error:
+            print(error.sentence(), file=sys.stderr)
+            return 2
     shards = sorted(Path(arguments.data).glob("shard-*.jsonl"))[arguments.part :: arguments.parts]
     for facts in tqdm(shards, unit="shard"):
         if not (out / f"{facts.stem}.latents.npy").exists():
             encode_text(facts.with_suffix(".npy"), out, encoder)
             if model is not None:
                 encode_shard(facts.with_suffix(".npy"), out, model)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -45,12 +45,16 @@ EXPERTS: dict[str, tuple[str, str, str]] = {
 }
 
 
+# Colours of lit cities: before pale or yellow facades a figure is lost.
+_LIT = ["red", "orange", "green", "teal", "blue", "purple", "pink"]
 # What the captions of the worlds know of colours: they name one for nearly every thing.
 DETAILS: dict[str, Any] = {
     "colours": {name: sorted(set(words) - {name}) for name, words in COLOUR_WORDS.items()}
     | {"yellow": ["gold", "golden", "lemon"], "blue": ["azure", "navy", "sapphire"]}
     | {"purple": ["indigo", "lavender", "lilac", "violet"], "white": ["ivory", "pale"]},
     "natural": {
+        **{key: _LIT for key in ("city", "cities", "cityscape", "street", "streets", "avenue", "boulevard", "alley")},
+        **{key: _LIT for key in ("downtown", "skyline", "town", "metropolis", "towers", "skyscrapers", "district")},
         **{key: ["green"] for key in ("forest", "woods", "woodland", "jungle", "park", "garden", "valley")},
         **{key: ["green"] for key in ("hills", "hill", "meadow", "meadows", "countryside", "field", "fields")},
         **{key: ["orange", "yellow"] for key in ("desert", "dunes", "canyon")},

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from moe_pipeline.atomic import unwritable
 from moe_pipeline.schema.errors import MoEverseError
 from training.worlds.attributes import DOMAINS, PAIR_SHARE, SUBJECT_SHARE, SceneAttributes, held_out, sample
 from training.worlds.captions import captions
@@ -132,11 +133,7 @@ def render(plan: RenderPlan, folder: Path, workers: int) -> Iterator[int]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
-        raise MoEverseError(
-            code="unwritable_folder",
-            message=f"{folder} cannot be written: {problem.strerror}.",
-            remedy="Choose a folder that you may write to.",
-        ) from problem
+        raise unwritable(folder, problem, "unwritable_folder") from problem
     _agree(plan, folder)
     jobs = [(plan, folder, k) for k in range(len(plan.shards())) if not is_whole(folder, k)]
     if not jobs:

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
+from moe_pipeline.atomic import unwritable
 from moe_pipeline.edge.simulation_model import Deployment
-from moe_pipeline.schema.errors import MoEverseError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -237,11 +237,7 @@ def write_report(
         report = report.model_copy(update={"files": tuple(names)})
         (folder / "report.json").write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
     except OSError as error:
-        raise MoEverseError(
-            "unwritable",
-            f"The folder {folder} cannot be written ({error.strerror}).",
-            "Name a folder that you may write to.",
-        ) from error
+        raise unwritable(folder, error) from error
     return report
 
 

@@ -30,8 +30,10 @@ version=${VERSION:-0.4.0}
 "$python" -m training.render --clips 120 --seed 800001 --split held-out --composed 0.5 --out "$data/choice"
 if [ -n "$start" ]; then
     "$python" -m training.unpack --pack "$start" --out "$work/start"
-    mkdir -p "$work/autoencoder"
-    cp -n "$work"/start/autoencoder/* "$work/autoencoder/"
+    for part in autoencoder probe; do
+        mkdir -p "$work/$part"
+        cp -n "$work/start/$part"/* "$work/$part/"
+    done
     begin=("$work/start/single" --start-averaged)
 else
     "$python" -m training.autoencoder --data "$data/train" --held "$data/held" --out "$work/autoencoder" \
@@ -74,8 +76,10 @@ wait
     --held "$data/choice" --start "$work/autoencoder" --out "$work/decoder" --minutes "$decoder_minutes"
 "$python" -m training.gate --latents "${latents[@]}" --held "$data/choice-latents" --experts "$work" \
     --clips 320 --out "$work/gate"
-"$python" -m training.probe --data "$data/train" --held "$data/held" --autoencoder "$work/autoencoder" \
-    --out "$work/probe"
+if [ -z "$start" ]; then
+    "$python" -m training.probe --data "$data/train" --held "$data/held" --autoencoder "$work/autoencoder" \
+        --out "$work/probe"
+fi
 "$python" -m training.pack --checkpoints "$work" --previews "$data/choice" --version "$version" \
     --out assets/packs/tiny-worlds
 runs/evaluate-pack.sh

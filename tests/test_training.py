@@ -363,6 +363,7 @@ def test_every_trainer_takes_its_steps_and_the_pack_they_make_runs(
         load_file(folder / "single" / "ema.safetensors") for folder in (tmp_path / "unpacked", made)
     )
     assert all(torch.equal(shipped[name], trained[name].bfloat16().float()) for name in trained)
+    assert (tmp_path / "unpacked" / "probe" / "probe.safetensors").exists()
     onward = denoise("single", "onward", 2, "--start", tmp_path / "unpacked" / "single", "--start-averaged")
     assert onward["samples_before"] == 56
 

@@ -33,7 +33,7 @@ def _write(folder: Path, module: object, training: TrainingRecord | None) -> Non
 
 
 def unpack(pack: Path, out: Path) -> None:
-    """`autoencoder`, `single` and `expert-DOMAIN` folders of a pack, in float32."""
+    """`autoencoder`, `single` and `expert-DOMAIN` folders of a pack, in float32, and `probe` where it has one."""
     engine = Engine(open_pack(pack), EngineConfig(dtype="fp32", torch_device="cpu"))
     manifest = engine.pack.manifest
 
@@ -41,6 +41,13 @@ def unpack(pack: Path, out: Path) -> None:
     _write(out / "single", engine.denoiser(manifest.generalist.id), manifest.generalist.training)
     for expert in manifest.experts:
         _write(out / f"expert-{expert.domain}", engine.denoiser(expert.id), expert.training)
+    if manifest.probe is not None:  # it depends on encoder and clips alone
+        folder = out / "probe"
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {n: t.detach().contiguous() for n, t in engine.probe.state_dict().items()}
+        save_file(state, folder / "probe.safetensors")
+        seen = manifest.probe.training or TrainingRecord(samples=0, minutes=0.0)
+        (folder / "summary.json").write_text(seen.model_dump_json(indent=1, exclude_defaults=True))
 
 
 def main() -> None:

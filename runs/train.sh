@@ -25,9 +25,10 @@ version=${VERSION:-0.4.0}
 "$python" -m training.render --clips "$solo" --seed "5$seed" --split train --domains avatar object --out "$data/solo"
 "$python" -m training.render --clips "$streets" --seed "7$seed" --split train --composed 1 --pairs 0.2 \
     --domains city --out "$data/streets"
-# Attribute combinations that no training clip has: `held` for the figures, `choice` for every choice before them.
+# Attribute combinations that no training clip has: `held` for the figures, the others for every choice before them.
 "$python" -m training.render --clips 180 --seed 900001 --split held-out --out "$data/held"
 "$python" -m training.render --clips 120 --seed 800001 --split held-out --composed 0.5 --out "$data/choice"
+"$python" -m training.render --clips 180 --seed 800002 --split held-out --composed 0.4 --out "$data/choice-more"
 if [ -n "$start" ]; then
     "$python" -m training.unpack --pack "$start" --out "$work/start"
     for part in autoencoder probe; do
@@ -40,7 +41,7 @@ else
         --minutes "$autoencoder_minutes"
     begin=("$work/generalist")
 fi
-for split in train pairs solo streets held choice; do
+for split in train pairs solo streets held choice choice-more; do
     "$python" -m training.latents --data "$data/$split" --autoencoder "$work/autoencoder" --out "$data/$split-latents"
 done
 latents=("$data/train-latents" "$data/pairs-latents" "$data/solo-latents" "$data/streets-latents")
@@ -70,7 +71,8 @@ queue() {
 queue city object landscape &
 queue avatar space interior
 wait
-"$python" -m training.blend --generalist "$work/single" --experts "$work" --choose "$data/choice-latents"
+"$python" -m training.blend --generalist "$work/single" --experts "$work" \
+    --choose "$data/choice-latents" "$data/choice-more-latents"
 "$python" -m training.redraw --latents "$data/train-latents" --denoiser "$work/single" --out "$data/train-redrawn"
 "$python" -m training.decoder --data "$data/train" --latents "$data/train-latents" --redrawn "$data/train-redrawn" \
     --held "$data/choice" --start "$work/autoencoder" --out "$work/decoder" --minutes "$decoder_minutes"

@@ -5,8 +5,8 @@
 The weights on the line between single model and expert often have a lower error on the expert's domain than either end
 (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022, arXiv 2109.01903). The share of each expert is
 the smallest of `--shares` with an error within 0.1 % of the lowest, on clips of its domain that neither training nor
-evaluation sees. Writes the
-blended averages into each expert's training folder, with `share` in its summary and all errors in `blend.json`.
+evaluation sees. Writes the blended averages into each expert's training folder, with `share` in its summary and all
+errors in `blend.json`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from training.latents import LatentSet
 from training.worlds import DOMAINS
 
 NAME = "ema.safetensors"
+LEVELS = 6  # noise levels of each clip: shares differ by little, so the choice wants more than a validation
 
 
 def blended(base: dict[str, Tensor], own: dict[str, Tensor], share: float) -> dict[str, Tensor]:
@@ -40,7 +41,7 @@ def choose_share(
     model, errors = VideoDenoiser().eval(), {}
     for share in shares:
         model.load_state_dict(blended(base, own, share))
-        errors[share] = held_out_error(model, clips, torch.device("cpu"), len(clips))[domain]
+        errors[share] = held_out_error(model, clips, torch.device("cpu"), len(clips), LEVELS)[domain]
     return errors
 
 
@@ -54,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--generalist", required=True, help="training folder to blend with")
     parser.add_argument("--experts", required=True, help="folder with expert-DOMAIN training folders")
-    parser.add_argument("--choose", required=True, help="encoded clips to choose each share by")
+    parser.add_argument("--choose", required=True, nargs="+", help="encoded clips to choose each share by")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.25, 0.5, 0.75, 1.0])
     parser.add_argument("--domains", nargs="+", choices=DOMAINS, default=list(DOMAINS))
     arguments = parser.parse_args()
@@ -65,7 +66,7 @@ def main() -> None:
         if not source.exists():
             (folder / NAME).rename(source)
         own = load_file(source)
-        clips = LatentSet(Path(arguments.choose), domain=domain)
+        clips = LatentSet(*(Path(folder) for folder in arguments.choose), domain=domain)
         errors = choose_share(base, own, clips, domain, arguments.shares)
         share = smallest_of_the_best(errors)
         save_file(blended(base, own, share), folder / NAME)

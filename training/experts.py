@@ -52,11 +52,11 @@ def load_denoiser(folder: Path, averaged: bool = True) -> VideoDenoiser:
 
 @torch.inference_mode()
 def held_out_error(
-    model: VideoDenoiser, held: LatentSet, device: torch.device, limit: int
+    model: VideoDenoiser, held: LatentSet, device: torch.device, limit: int, levels: int = 3
 ) -> dict[str, float]:
     """Mean squared velocity error over even noise levels with fixed noise: mean, and by domain.
 
-    Every clip is seen at three noise levels, another three for each clip; noise is seeded by the clip's index.
+    Every clip is seen at a few noise levels (at most 20), others for each clip; noise is seeded by the clip's index.
     """
     by_domain: dict[str, list[float]] = {}
     total = []
@@ -64,7 +64,7 @@ def held_out_error(
         xs, texts, masks, sigmas, noises, names = [], [], [], [], [], []
         for index in range(start, min(start + 8, limit, len(held))):
             data, text, mask = held.item(index, 0, index % held.captions)
-            for k in range(3):
+            for k in range(levels):
                 generator = torch.Generator().manual_seed(1000 * index + k)
                 noises.append(torch.randn(data.shape, generator=generator))
                 sigmas.append(HELD_SIGMAS[(index * 3 + k * 7) % 20])

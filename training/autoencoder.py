@@ -53,7 +53,9 @@ def validate(model: VideoAutoencoder, held: ClipSet, count: int, device: torch.d
         wanted.append(step_evenness(clip))
     figures = {name: float(np.mean(values)) for name, values in sorted(by_domain.items())}
     everything = [value for values in by_domain.values() for value in values]
-    evenness = float(np.median(jumps) / np.median(wanted))  # of the reconstruction over the original's
+    evenness = float(
+        np.median(jumps) / max(np.median(wanted), 1e-6)
+    )  # of the reconstruction over the original's
     return {"psnr": float(np.mean(everything)), "worst": min(figures.values()), "jump": evenness, **figures}
 
 

@@ -41,8 +41,13 @@ else
         --minutes "$autoencoder_minutes"
     begin=("$work/generalist")
 fi
-for split in train pairs solo streets held choice choice-more; do
+for split in train solo held choice choice-more; do
     "$python" -m training.latents --data "$data/$split" --autoencoder "$work/autoencoder" --out "$data/$split-latents"
+done
+# In half of their captions subjects in a world get their place said.
+for split in pairs streets; do
+    "$python" -m training.latents --data "$data/$split" --autoencoder "$work/autoencoder" --places \
+        --out "$data/$split-latents"
 done
 latents=("$data/train-latents" "$data/pairs-latents" "$data/solo-latents" "$data/streets-latents")
 common=(--data "${latents[@]}" --held "$data/choice-latents" --autoencoder "$work/autoencoder" --threads 1)

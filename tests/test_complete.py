@@ -7,12 +7,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_pipeline.diffusion.regions import places_of, subject_columns
+from moe_pipeline.diffusion.regions import subject_columns
 from moe_pipeline.pipeline import MoEVideoPipeline
 from moe_pipeline.prompting.complete import colours_in, complete, with_colour
 from moe_pipeline.prompting.decompose import decompose
 from moe_pipeline.schema.pack import PackDetails
-from moe_pipeline.schema.plan import ScenePlan
+from moe_pipeline.schema.plan import ScenePlan, places_of
 from moe_pipeline.schema.request import SceneRequest
 from training.pack import DETAILS
 
@@ -44,10 +44,10 @@ def test_open_colours_come_from_the_seed_and_differ_from_each_other() -> None:
 @pytest.mark.parametrize(
     ("prompt", "named"),
     [
-        ("a red robot in a blue gallery", 2),
+        ("a red robot on the right of a blue gallery", 2),
         ("a golden crystal on a pedestal", 1),  # the pedestal takes no colour
         (
-            "a black car in a silver street",
+            "a black car on the left in a silver street",
             0,
         ),  # colours that no caption had are kept, and none is put beside them
         ("snowy mountains under a pink sky", 1),
@@ -75,6 +75,32 @@ def test_the_colour_stands_where_a_caption_would_have_it() -> None:
     assert with_colour("A flying car", "orange") == "An orange flying car"
     assert with_colour("the desert at dusk", "yellow") == "the yellow desert at dusk"
     assert with_colour("Neon street, night", "blue") == "blue neon street, night"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reading"),
+    [
+        ("a red robot in a blue hall", "a red robot in the middle in a blue hall"),
+        ("a red robot on the left of a blue hall", "a red robot on the left of a blue hall"),
+        (
+            "a red cube and a teal ring in a blue hall",
+            "a red cube on the left and a teal ring on the right in a blue hall",
+        ),
+        (
+            "a red cube and a teal ring on the left in a blue hall",
+            "a red cube on the right and a teal ring on the left in a blue hall",
+        ),
+        ("a red robot dancing", "a red robot dancing"),  # no world to stand in
+        ("a red robot on a stage", "a red robot on a stage"),  # where it always stands in the middle
+        (
+            "a red cube, a teal ring, a pink orb in a blue hall",
+            "a red cube, a teal ring, a pink orb in a blue hall",
+        ),
+    ],
+)
+def test_subjects_in_a_world_get_the_place_where_they_are_guided(prompt: str, reading: str) -> None:
+    assert read(prompt).reading == reading
+    assert complete(decompose(prompt), PACK.model_copy(update={"places": {}}), 7).reading == prompt
 
 
 @given(st.text(max_size=200), st.integers(0, 2**32))
@@ -106,10 +132,11 @@ def test_one_subject_stands_in_the_middle_and_two_at_both_sides_unless_the_promp
     assert places_of(["everywhere", "left"]) == ("right", "left")
     assert places_of(["right", "everywhere"]) == ("right", "left")
     assert places_of(["centre", "everywhere"]) == ("centre", "right")
+    assert places_of([]) == () and places_of(["everywhere"] * 3) == ()
 
 
 def test_guidance_of_subjects_is_full_in_their_region_and_nothing_far_from_it() -> None:
-    one, two = subject_columns(["everywhere"], 16), subject_columns(["everywhere", "everywhere"], 16)
+    one, two = subject_columns(["centre"], 16), subject_columns(["left", "right"], 16)
     assert one is not None and two is not None
     torch.testing.assert_close(one, one.flip(0))
     assert float(one[7]) > 0.99 and float(one[0]) < 0.01
@@ -118,4 +145,4 @@ def test_guidance_of_subjects_is_full_in_their_region_and_nothing_far_from_it() 
     )
     left = subject_columns(["left"], 16)
     assert left is not None and float(left[4]) > 0.99 and float(left[12:].max()) < 0.01
-    assert subject_columns([], 16) is None and subject_columns(["left"] * 3, 16) is None
+    assert subject_columns([], 16) is None

@@ -16,17 +16,18 @@ from torch import nn
 
 from moe_pipeline.diffusion.autoencoder import VideoAutoencoder
 from moe_pipeline.experts.denoiser import VideoDenoiser
+from moe_pipeline.prompting.encoder import MiniLMEncoder
 from moe_pipeline.schema.errors import MoEverseError
 from training import autoencoder as autoencoder_trainer
 from training import evaluate as evaluate_trainer
 from training import experts as expert_trainer
 from training.clips import ClipSet
-from training.latents import LatentSet, claim, mirrored
+from training.latents import TEXT_TOKENS, LatentSet, claim, encode_text, mirrored
 from training.latents import main as encode
 from training.optim import Ema, MuonAdamW, orthogonalise
 from training.pack import _shards
 from training.session import Checkpoints, Curve, RunningClock
-from training.worlds import DOMAINS
+from training.worlds import DOMAINS, captions, sample
 from training.worlds.shards import write_shard
 
 CAPTIONS = {
@@ -407,6 +408,28 @@ def test_latents_of_another_encoder_are_refused_and_another_decoder_is_not_anoth
     with pytest.raises(MoEverseError) as refused:
         claim(tmp_path, VideoAutoencoder())
     assert refused.value.code == "stale_latents" and str(tmp_path) in refused.value.message
+
+
+def test_captions_that_say_the_place_stand_behind_the_others_and_are_mirrored_with_the_clip(
+    tmp_path: Path,
+) -> None:
+    scene = next(
+        found
+        for k in range(100)
+        if (found := sample(np.random.default_rng(k), "city", 1.0)).position == "left" and not found.companion
+    )
+    said = captions(scene, np.random.default_rng(0))
+    fact = {"seed": 5, "domains": scene.domains, "captions": said, "attributes": scene.as_dict()}
+    (tmp_path / "shard-00000.jsonl").write_text(json.dumps(fact))
+    encoder = MiniLMEncoder(TEXT_TOKENS)
+    (tmp_path / "out").mkdir()
+    encode_text(tmp_path / "shard-00000.npy", tmp_path / "out", encoder, places=True)
+    facts = json.loads((tmp_path / "out" / "shard-00000.jsonl").read_text())
+    texts = np.load(tmp_path / "out" / "shard-00000.text.npy")
+    assert facts["captions"][:6] == said and all("left" in text for text in facts["captions"][6:])
+    assert texts.shape == (1, 2, 12, TEXT_TOKENS, 384)
+    other_side = encoder([facts["captions"][7].replace("left", "right")]).tokens[0]
+    np.testing.assert_allclose(texts[0, 1, 7], other_side.half().numpy(), atol=2e-3)
 
 
 def test_a_learning_rate_warms_up_and_falls_to_its_end() -> None:

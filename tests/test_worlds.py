@@ -85,6 +85,26 @@ def test_captions_of_pairs_name_both_subjects_and_no_colour_that_is_not_there() 
                 assert found is None or found[1] == one.position, text
 
 
+def test_captions_with_places_say_the_place_of_every_subject_in_a_world() -> None:
+    scenes = [sample(np.random.default_rng([5, k]), DOMAINS[k % len(DOMAINS)], 0.9) for k in range(120)]
+    for k, scene in enumerate([*scenes, *_pairs(60)]):
+        texts = captions(scene, np.random.default_rng(k), 6, places=True)
+        assert len(texts) == len(set(texts)) == 6
+        for text in texts:
+            assert len(text.split()) <= 23
+            sides = {
+                side for side in ("left", "right") if re.search(rf"(?<!panning )(?<!pans )\b{side}", text)
+            }
+            if scene.companion is not None:
+                assert sides == {"left", "right"}, text
+            elif scene.composed:
+                assert sides == {scene.position} - {"centre"}, (text, scene.position)
+                assert ("in the middle" in text) == (scene.position == "centre"), text
+                assert "close up" not in text or scene.depth == "near", text
+            else:
+                assert not sides, text
+
+
 def test_both_subjects_of_a_pair_can_be_seen(renderer: Renderer) -> None:
     scene = replace(_pairs(1)[0], camera_motion="static", world="interior", setting="gallery")
     assert scene.companion is not None

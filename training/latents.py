@@ -29,6 +29,8 @@ from moe_pipeline.engine import Engine, EngineConfig
 from moe_pipeline.packs import open_pack
 from moe_pipeline.prompting.encoder import MiniLMEncoder
 from moe_pipeline.schema.errors import MoEverseError
+from training.worlds.attributes import SceneAttributes
+from training.worlds.captions import captions
 
 TEXT_TOKENS = 32
 
@@ -84,18 +86,32 @@ def claim(out: Path, model: VideoAutoencoder) -> None:
 
 
 @torch.inference_mode()
-def encode_text(frames: Path, out: Path, encoder: MiniLMEncoder) -> None:
-    """Captions of one shard, plain and mirrored, beside its facts; kept when they are there already."""
+def encode_text(frames: Path, out: Path, encoder: MiniLMEncoder, places: bool = False) -> None:
+    """Captions of one shard, plain and mirrored, beside its facts; kept when they are there already.
+
+    With `places` each clip gets as many captions more, which all say where its subject stands.
+    """
     if (out / f"{frames.stem}.mask.npy").exists():
         return
     facts = [json.loads(line) for line in frames.with_suffix(".jsonl").read_text().splitlines()]
+    for fact in facts if places else []:
+        attributes, rng = (
+            SceneAttributes.from_dict(fact["attributes"]),
+            np.random.default_rng([fact["seed"], 1]),
+        )
+        fact["captions"] += captions(attributes, rng, len(fact["captions"]), places=True)
     texts, masks = [], []
     for fact in facts:
-        captions = fact["captions"]
-        features = encoder([*captions, *[mirrored(c) for c in captions]])
-        shape = (2, len(captions), encoder.tokens)
-        texts.append(features.tokens.reshape(*shape, -1).half().cpu().numpy())
-        masks.append(features.mask.reshape(shape).cpu().numpy())
+        said = fact["captions"]
+        both = [*said, *[mirrored(c) for c in said]]
+        different = list(
+            dict.fromkeys(both)
+        )  # most captions name no side, so they are their own mirror image
+        features = encoder(different)
+        rows = [different.index(text) for text in both]
+        shape = (2, len(said), encoder.tokens)
+        texts.append(features.tokens[rows].reshape(*shape, -1).half().cpu().numpy())
+        masks.append(features.mask[rows].reshape(shape).cpu().numpy())
     (out / f"{frames.stem}.jsonl").write_text("\n".join(json.dumps(fact) for fact in facts))
     write_array(out / f"{frames.stem}.text.npy", np.stack(texts))
     write_array(out / f"{frames.stem}.mask.npy", np.stack(masks))
@@ -155,7 +171,7 @@ class LatentSet:
     @property
     def captions(self) -> int:
         """Captions that every clip has."""
-        return int(self._texts[0].shape[2])
+        return min(int(texts.shape[2]) for texts in self._texts)
 
     def item(self, index: int, flip: int, caption: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Latents (16, 4, 16, 16), text states (L, 384) and mask (L,) of one clip."""
@@ -167,11 +183,11 @@ class LatentSet:
         )
 
     def batch(self, rng: np.random.Generator, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Random clips, mirrored or not, under a random caption each."""
-        items = [
-            self.item(int(i), int(rng.integers(2)), int(rng.integers(self.captions)))
-            for i in rng.integers(len(self), size=count)
-        ]
+        """Random clips, mirrored or not, under a random one of their captions each."""
+        items = []
+        for i in rng.integers(len(self), size=count):
+            captions = self._texts[self._where[int(i)][0]].shape[2]  # some folders have more than others
+            items.append(self.item(int(i), int(rng.integers(2)), int(rng.integers(captions))))
         latents, texts, masks = zip(*items, strict=True)
         return torch.stack(latents), torch.stack(texts), torch.stack(masks)
 
@@ -185,6 +201,9 @@ def main() -> int:
     )
     source.add_argument("--pack", help="folder of a pack, to use its autoencoder")
     parser.add_argument("--out", required=True)
+    parser.add_argument(
+        "--places", action="store_true", help="as many captions more, which say where the subject stands"
+    )
     parser.add_argument("--part", type=int, default=0, help="which of --parts shares of the shards to encode")
     parser.add_argument("--parts", type=int, default=1, help="processes that share the work")
     arguments = parser.parse_args()
@@ -205,10 +224,9 @@ def main() -> int:
             return 2
     shards = sorted(Path(arguments.data).glob("shard-*.jsonl"))[arguments.part :: arguments.parts]
     for facts in tqdm(shards, unit="shard"):
-        if not (out / f"{facts.stem}.latents.npy").exists():
-            encode_text(facts.with_suffix(".npy"), out, encoder)
-            if model is not None:
-                encode_shard(facts.with_suffix(".npy"), out, model)
+        encode_text(facts.with_suffix(".npy"), out, encoder, arguments.places)
+        if model is not None and not (out / f"{facts.stem}.latents.npy").exists():
+            encode_shard(facts.with_suffix(".npy"), out, model)
     return 0
 
 

@@ -66,6 +66,7 @@ DETAILS: dict[str, Any] = {
         "pedestal", "plinth", "rainbow", "silver", "sky", "space", "stage", "stand", "stars", "studio", "table",
         "universe",
     ],
+    "places": {"left": "on the left", "centre": "in the middle", "right": "on the right"},
 }  # fmt: skip
 
 

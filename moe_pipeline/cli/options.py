@@ -38,7 +38,8 @@ FillDetails = Annotated[
     bool,
     typer.Option(
         "--details/--no-details",
-        help="Let the seed choose colours that the prompt leaves open, where the pack knows any; the record says what.",
+        help="Fill in colours, by the seed, and places that the prompt leaves open, where the pack knows any; the "
+        "record says what.",
     ),
 ]
 TopK = Annotated[

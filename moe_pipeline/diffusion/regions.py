@@ -15,34 +15,20 @@ from moe_pipeline.schema.plan import Region
 
 CENTRES: dict[Region, float] = {"left": 0.27, "centre": 0.5, "right": 0.73}  # of the width
 HALF_WIDTH, EDGE = 0.18, 0.03  # of the width: half of a region, and how softly it ends
-MOST_SUBJECTS = 2  # more would fill the picture
 
 
-def places_of(regions: Sequence[Region]) -> tuple[Region, ...]:
-    """A place for each subject: its own where the prompt says one; else one alone stands in the middle, and the
-    second of two at the side that the first leaves free."""
-    if len(regions) == 1:
-        return ("centre",) if regions[0] == "everywhere" else (regions[0],)
-    places = list(regions)
-    for index, place in enumerate(places):
-        other = places[1 - index]
-        if place == "everywhere":
-            places[index] = "right" if other == "left" or (other != "right" and index == 1) else "left"
-    return tuple(places)
-
-
-def subject_columns(regions: Sequence[Region], columns: int) -> Tensor | None:
+def subject_columns(places: Sequence[Region], columns: int) -> Tensor | None:
     """Share, 0 to 1, of the subjects' guidance at each latent column, (columns,).
 
     Args:
-        regions: of the subjects, in the prompt's order.
+        places: of the subjects (`ScenePlan.places`).
         columns: width of the latents.
 
     Returns:
-        None where there is no subject, or more than two.
+        None where no subject has a place.
     """
-    if not 0 < len(regions) <= MOST_SUBJECTS:
+    if not places:
         return None
     at = (torch.arange(columns) + 0.5) / columns
-    distance = torch.stack([(at - CENTRES[place]).abs() for place in places_of(regions)]).amin(0)
+    distance = torch.stack([(at - CENTRES[place]).abs() for place in places]).amin(0)
     return torch.sigmoid((HALF_WIDTH - distance) / EDGE)

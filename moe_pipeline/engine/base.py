@@ -101,8 +101,7 @@ class BaseEngine(ABC):
         )
         where = None
         if defaults.subject_regions and subjects != 1.0:
-            regions = [part.region for part in plan.subtasks if part.role == "subject"]
-            where = subject_columns(regions, request.width // self.manifest.latents.spatial)
+            where = subject_columns(plan.places, request.width // self.manifest.latents.spatial)
         return SubjectGuidance(ClassifierFree(request.guidance), subjects, defaults.subject_sigma, where)
 
     @abstractmethod

@@ -1,9 +1,10 @@
-"""Fill in what a prompt leaves open: a colour for each part that names none.
+"""Fill in what a prompt leaves open: a colour for each part that names none, a place for subjects in a world.
 
 The experts of the embedded pack were taught with captions that nearly always name colours. For "an avatar in a street"
 they predict the mean of all avatars, which is a shadow; for "an orange avatar in a purple street" they draw one. Large
 packs ask a language model to write such a prompt out ("prompt extension" of Wan 2.1); here the seed draws from what
-the pack's manifest says its experts know. What was typed is still what is planned, gated and shown.
+the pack's manifest says its experts know. A subject without a place is drawn a little at every place that it might
+have, so it gets the one where the plan guides it. What was typed is still what is planned, gated and shown.
 """
 
 from __future__ import annotations
@@ -54,6 +55,11 @@ def _choices(part: Subtask, taken: Iterable[str], details: PackDetails, lexicon:
     return apart or [colour for colour in wanted if colour not in used] or wanted
 
 
+def _is_wide(part: Subtask, details: PackDetails, lexicon: Lexicon) -> bool:
+    """Whether a part is a world that a subject may stand in here or there, unlike a pedestal or a stage."""
+    return part.role == "background" and bool((_words(part.text) & lexicon.places) - details.uncoloured)
+
+
 def _near(colour: str, details: PackDetails) -> set[str]:
     """A colour with its neighbours in the pack's circle of colours: a yellow figure is lost in an orange street."""
     circle = list(details.colours)
@@ -64,7 +70,7 @@ def _near(colour: str, details: PackDetails) -> set[str]:
 def complete(
     plan: ScenePlan, details: PackDetails | None, seed: int, lexicon: Lexicon | None = None
 ) -> ScenePlan:
-    """`plan` with `read_as` of the parts and of the prompt filled in where a colour was left open.
+    """`plan` with `read_as` of the parts and of the prompt filled in where a colour or a place was left open.
 
     The same plan and seed give the same colours, apart from each other and from those that are named, where the pack
     has enough of them.
@@ -75,6 +81,8 @@ def complete(
     rng = random.Random(seed)  # a stream of its own: no noise depends on it
     taken = list(colours_in(plan.prompt, details))
     parts, prompt, shift = [], plan.prompt, 0
+    wide = any(_is_wide(part, details, lexicon) for part in plan.subtasks)
+    places = iter(plan.places if wide else ())
     # The experts know one colour a world: one background has it for all.
     lit = any(colours_in(part.text, details) for part in plan.subtasks if part.role == "background")
     for part in plan.subtasks:
@@ -83,11 +91,16 @@ def complete(
             choices: list[str] = []
         else:
             choices = _choices(part, taken, details, lexicon)
+        text = part.text
         if choices:
             lit = lit or part.role == "background"
             colour = choices[int(draw * len(choices))]
             taken.append(colour)
-            text = with_colour(part.text, colour)
+            text = with_colour(text, colour)
+        place = next(places, None) if part.role == "subject" else None
+        if place is not None and part.region == "everywhere" and place in details.places:
+            text = f"{text} {details.places[place]}"
+        if text != part.text:
             start, end = (offset + shift for offset in part.span)
             prompt = prompt[:start] + text + prompt[end:]
             shift += len(text) - len(part.text)

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from moe_pipeline.schema.plan import Region
+
 PACK_SCHEMA_VERSION = 1
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 # Relative, inside the pack, no parent steps: a manifest can never point outside its own folder.
@@ -95,7 +97,7 @@ class PackDefaults(_Part):
 
 
 class PackDetails(_Part):
-    """What the experts know a colour for, to fill in what a prompt leaves open (prompting/complete.py)."""
+    """What captions say that a prompt may leave open, to fill it in (prompting/complete.py)."""
 
     colours: dict[str, tuple[str, ...]] = Field(
         description="colour -> other words that name it; neighbours are alike, as are the last and the first"
@@ -105,6 +107,10 @@ class PackDetails(_Part):
     )
     uncoloured: frozenset[str] = Field(
         default=frozenset(), description="nouns that take no colour of their own"
+    )
+    places: dict[Region, str] = Field(
+        default_factory=dict,
+        description="how captions say where a subject stands in its world; empty: they do not",
     )
 
 

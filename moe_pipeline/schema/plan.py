@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Role = Literal["background", "subject"]
 Region = Literal["everywhere", "left", "centre", "right"]
+
+
+MOST_PLACED = 2  # more subjects would fill the picture
+
+
+def places_of(regions: Sequence[Region]) -> tuple[Region, ...]:
+    """A place for each of one or two subjects: its own where the prompt says one; else one alone stands in the middle,
+    and the second of two at the side that the first leaves free. Empty for none or more."""
+    if not 0 < len(regions) <= MOST_PLACED:
+        return ()
+    if len(regions) == 1:
+        return ("centre",) if regions[0] == "everywhere" else (regions[0],)
+    places = list(regions)
+    for index, place in enumerate(places):
+        other = places[1 - index]
+        if place == "everywhere":
+            places[index] = "right" if other == "left" or (other != "right" and index == 1) else "left"
+    return tuple(places)
 
 
 class Subtask(BaseModel):
@@ -47,6 +66,12 @@ class ScenePlan(BaseModel):
     def reading(self) -> str:
         """What the experts read."""
         return self.read_as or self.prompt
+
+    @property
+    def places(self) -> tuple[Region, ...]:
+        """Where the subjects stand in their world, in the plan's order; empty without a world, or for more than two."""
+        regions = [part.region for part in self.subtasks if part.role == "subject"]
+        return places_of(regions) if len(regions) < len(self.subtasks) else ()
 
     @property
     def world(self) -> str | None:

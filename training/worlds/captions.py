@@ -143,6 +143,9 @@ DEPTH_WORDS: dict[str, tuple[str, ...]] = {
     "near": ("", "", "close up"),
     "far": ("", "in the distance", "further away"),
 }
+# Where captions always say the place.
+SIDES: dict[str, tuple[str, ...]] = {**PLACE_WORDS, "centre": ("in the middle",)}
+DISTANCES: dict[str, tuple[str, ...]] = {"near": ("close up",), "far": ("in the distance", "further away")}
 
 
 def _one(rng: Generator, words: tuple[str, ...]) -> str:
@@ -250,7 +253,7 @@ def _link(a: SceneAttributes, rng: Generator) -> str:
     return "in" if a.setting != "sea" else "at"
 
 
-def _terse(a: SceneAttributes, rng: Generator) -> str:
+def _terse(a: SceneAttributes, rng: Generator, place: str) -> str:
     motion = _one(rng, MOTION_WORDS[a.subject_motion]) if a.subject != "none" else ""
     if a.subject == "none":
         parts = [_world(a, rng, False), _when(a, rng, 0.8), _weather(a, rng, 0.8)]
@@ -258,7 +261,7 @@ def _terse(a: SceneAttributes, rng: Generator) -> str:
         parts = [
             _world(a, rng, False),
             _when(a, rng, 0.6),
-            _join(_subject(a, rng, False), _maybe(rng, 0.7, motion)),
+            _join(_subject(a, rng, False), _maybe(rng, 0.7, motion), place),
         ]
     else:
         parts = [_subject(a, rng, False), motion, _setting(a, rng)]
@@ -273,7 +276,7 @@ def _terse(a: SceneAttributes, rng: Generator) -> str:
     return _join(*parts, by=", ")
 
 
-def _phrase(a: SceneAttributes, rng: Generator) -> str:
+def _phrase(a: SceneAttributes, rng: Generator, place: str) -> str:
     if a.subject == "none":
         return _join(_world(a, rng, True), _when(a, rng, 0.8), _weather(a, rng, 0.8))
     motion = _one(rng, MOTION_WORDS[a.subject_motion])
@@ -282,6 +285,7 @@ def _phrase(a: SceneAttributes, rng: Generator) -> str:
     return _join(
         _subject(a, rng, True),
         motion,
+        place,
         _link(a, rng),
         _world(a, rng, True),
         _when(a, rng, 0.7),
@@ -289,16 +293,16 @@ def _phrase(a: SceneAttributes, rng: Generator) -> str:
     )
 
 
-def _with_camera(a: SceneAttributes, rng: Generator) -> str:
-    return _join(_phrase(a, rng), _one(rng, CAMERA_WORDS[a.camera_motion]), by=", ")
+def _with_camera(a: SceneAttributes, rng: Generator, place: str) -> str:
+    return _join(_phrase(a, rng, place), _one(rng, CAMERA_WORDS[a.camera_motion]), by=", ")
 
 
-def _placed(a: SceneAttributes, rng: Generator) -> str:
+def _placed(a: SceneAttributes, rng: Generator, place: str) -> str:
     """Background first, then the subject with its place."""
     if not a.composed:
-        return _with_camera(a, rng)
+        return _with_camera(a, rng, place)
     motion = _one(rng, MOTION_WORDS[a.subject_motion])
-    place = _join(_one(rng, PLACE_WORDS[a.position]), _one(rng, DEPTH_WORDS[a.depth]))
+    place = place or _join(_one(rng, PLACE_WORDS[a.position]), _one(rng, DEPTH_WORDS[a.depth]))
     world = _join(_world(a, rng, True), _when(a, rng, 0.6))
     return _one(
         rng,
@@ -310,18 +314,20 @@ def _placed(a: SceneAttributes, rng: Generator) -> str:
     )
 
 
-def _sentence(a: SceneAttributes, rng: Generator) -> str:
+def _sentence(a: SceneAttributes, rng: Generator, place: str) -> str:
     if a.subject == "none":
         start = _one(rng, ("A view of", "A video of", "A short clip of", "We see", "A calm scene:"))
-        return f"{start} {_phrase(a, rng)}."
+        return f"{start} {_phrase(a, rng, place)}."
     subject, verb = _subject(a, rng, True), _one(rng, MOTION_WORDS[a.subject_motion])
     verb = _one(rng, (f"is {verb}", verb))
     if not a.composed:
         return _capital(f"{_join(subject, verb, _setting(a, rng))}.")
-    return _capital(f"{_join(subject, verb, _link(a, rng), _world(a, rng, True), _when(a, rng, 0.7))}.")
+    return _capital(
+        f"{_join(subject, verb, place, _link(a, rng), _world(a, rng, True), _when(a, rng, 0.7))}."
+    )
 
 
-def _plain(a: SceneAttributes, rng: Generator) -> str:
+def _plain(a: SceneAttributes, rng: Generator, place: str) -> str:
     """Without colours: what a hurried visitor types."""
     if a.subject == "none":
         return _join(_one(rng, WORLD_WORDS[a.setting]), _when(a, rng, 0.7), _weather(a, rng, 0.6))
@@ -338,6 +344,7 @@ def _plain(a: SceneAttributes, rng: Generator) -> str:
     return _join(
         _subject(a, rng, True, coloured=False),
         motion,
+        place,
         _link(a, rng),
         plain if plural else _a(plain),
         _when(a, rng, 0.6),
@@ -362,33 +369,34 @@ def _both(
     return (texts[0], texts[1]) if rng.random() < 0.5 else (texts[1], texts[0])
 
 
-def _pair_phrase(a: SceneAttributes, rng: Generator) -> str:
-    one, two = _both(a, rng, 1.0, 0.5, 0.25)
+def _pair_phrase(a: SceneAttributes, rng: Generator, place: str) -> str:
+    one, two = _both(a, rng, 1.0, 0.5, 1.0 if place else 0.25)
     return _join(one, "and", two, _link(a, rng), _world(a, rng, True), _when(a, rng, 0.5))
 
 
-def _pair_terse(a: SceneAttributes, rng: Generator) -> str:
-    one, two = _both(a, rng, 1.0, 0.4, 0.2)
+def _pair_terse(a: SceneAttributes, rng: Generator, place: str) -> str:
+    one, two = _both(a, rng, 1.0, 0.4, 1.0 if place else 0.2)
     return _join(_world(a, rng, False), _when(a, rng, 0.4), one, two, by=", ")
 
 
-def _pair_placed(a: SceneAttributes, rng: Generator) -> str:
-    one, two = _both(a, rng, 1.0, 0.3, 0.7)
+def _pair_placed(a: SceneAttributes, rng: Generator, place: str) -> str:
+    one, two = _both(a, rng, 1.0, 0.3, 1.0 if place else 0.7)
     return _join(_world(a, rng, True), _when(a, rng, 0.4), "with", one, "and", two)
 
 
-def _pair_sentence(a: SceneAttributes, rng: Generator) -> str:
-    one, two = _both(a, rng, 1.0, 0.4, 0.0)
+def _pair_sentence(a: SceneAttributes, rng: Generator, place: str) -> str:
+    one, two = _both(a, rng, 1.0, 0.4, 1.0 if place else 0.0)
     by = _one(rng, ("next to", "beside", "and", "near"))
     return _capital(f"{_join(one, by, two, _link(a, rng), _world(a, rng, True), _when(a, rng, 0.4))}.")
 
 
-def _pair_plain(a: SceneAttributes, rng: Generator) -> str:
-    one, two = _both(a, rng, 0.3, 0.6, 0.1)
+def _pair_plain(a: SceneAttributes, rng: Generator, place: str) -> str:
+    one, two = _both(a, rng, 0.3, 0.6, 1.0 if place else 0.1)
     return _join(one, "and", two, _link(a, rng), _world(a, rng, True))
 
 
-_PAIR_FORMS: tuple[Callable[[SceneAttributes, Generator], str], ...] = (
+Form = Callable[[SceneAttributes, Generator, str], str]
+_PAIR_FORMS: tuple[Form, ...] = (
     _pair_phrase,
     _pair_terse,
     _pair_placed,
@@ -396,7 +404,7 @@ _PAIR_FORMS: tuple[Callable[[SceneAttributes, Generator], str], ...] = (
     _pair_phrase,
     _pair_plain,
 )
-_FORMS: tuple[Callable[[SceneAttributes, Generator], str], ...] = (
+_FORMS: tuple[Form, ...] = (
     _terse,
     _phrase,
     _with_camera,
@@ -406,15 +414,25 @@ _FORMS: tuple[Callable[[SceneAttributes, Generator], str], ...] = (
 )
 
 
-def captions(attributes: SceneAttributes, rng: Generator, n: int = 6) -> list[str]:
-    """`n` different captions, terse and long mixed; at most about one in six leaves the colours out."""
+def _where(a: SceneAttributes, rng: Generator) -> str:
+    """The side and, in half of them, the distance of a subject in a world: 'in the middle close up'."""
+    if not a.composed:
+        return ""
+    return _join(_one(rng, SIDES[a.position]), _maybe(rng, 0.5, _one(rng, DISTANCES[a.depth])))
+
+
+def captions(attributes: SceneAttributes, rng: Generator, n: int = 6, places: bool = False) -> list[str]:
+    """`n` different captions, terse and long mixed; at most about one in six leaves the colours out.
+
+    With `places` each of them says where the subject of a world stands; without, about one in six does.
+    """
     found: list[str] = []
     forms = _FORMS if attributes.companion is None else _PAIR_FORMS
     for attempt in range(40 * n):
         form = (
             forms[attempt % len(forms)] if attempt < len(forms) else forms[int(rng.integers(len(forms) - 1))]
         )
-        text = form(attributes, rng)
+        text = form(attributes, rng, _where(attributes, rng) if places else "")
         text = text.replace("a ice", "an ice").replace(" a a", " an a")
         if len(text.split()) <= 23 and text not in found:
             found.append(text)

@@ -41,7 +41,7 @@ MoE.views.plan = (root) => {
         ...part.experts.map((e) => el("span", { style: { "--c": e.colour, "flex-grow": e.weight }, title: `${e.title} ${format.percent(e.weight)}` }))),
       el("span", { class: "mv-part-expert" }, part.experts.length ? part.experts[0].title : ""))));
     reading.hidden = !value.reading;
-    reading.textContent = value.reading ? `Colours that you left open came from the seed. The experts read: ${value.reading}` : "";
+    reading.textContent = value.reading ? `What you left open was filled in. The experts read: ${value.reading}` : "";
     notes.hidden = !value.notes.length;
     notes.replaceChildren(...value.notes.map((text) => el("span", {}, text)));
   };

@@ -81,7 +81,7 @@ wait
 "$python" -m training.redraw --latents "$data/train-latents" --denoiser "$work/single" --out "$data/train-redrawn"
 "$python" -m training.decoder --data "$data/train" --latents "$data/train-latents" --redrawn "$data/train-redrawn" \
     --held "$data/choice" --start "$work/autoencoder" --out "$work/decoder" --minutes "$decoder_minutes"
-"$python" -m training.gate --latents "${latents[@]}" --held "$data/choice-latents" --experts "$work" \
+"$python" -m training.gate --latents "$data/train-latents" "$data/pairs-latents" --held "$data/choice-latents" --experts "$work" \
     --clips 320 --out "$work/gate"
 if [ -z "$start" ]; then
     "$python" -m training.probe --data "$data/train" --held "$data/held" --autoencoder "$work/autoencoder" \

@@ -364,7 +364,11 @@ def test_every_trainer_takes_its_steps_and_the_pack_they_make_runs(
         load_file(folder / "single" / "ema.safetensors") for folder in (tmp_path / "unpacked", made)
     )
     assert all(torch.equal(shipped[name], trained[name].bfloat16().float()) for name in trained)
-    assert (tmp_path / "unpacked" / "probe" / "probe.safetensors").exists()
+    for name in ("gate", "probe"):
+        again, first = (
+            load_file(root / name / f"{name}.safetensors") for root in (tmp_path / "unpacked", made)
+        )
+        assert all(again[key].shape == first[key].shape for key in first)
     onward = denoise("single", "onward", 2, "--start", tmp_path / "unpacked" / "single", "--start-averaged")
     assert onward["samples_before"] == 56
 

@@ -32,8 +32,17 @@ def _write(folder: Path, module: object, training: TrainingRecord | None) -> Non
     (folder / "facts.json").write_text(json.dumps(spent, indent=1))
 
 
+def _write_whole(folder: Path, name: str, module: object, training: TrainingRecord | None) -> None:
+    """Gate and probe depend on captions and encoder alone, so they may be packed again as they are."""
+    assert isinstance(module, nn.Module)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({n: t.detach().cpu().contiguous() for n, t in module.state_dict().items()}, folder / name)
+    seen = training or TrainingRecord(samples=0, minutes=0.0)
+    (folder / "summary.json").write_text(seen.model_dump_json(indent=1, exclude_defaults=True))
+
+
 def unpack(pack: Path, out: Path) -> None:
-    """`autoencoder`, `single` and `expert-DOMAIN` folders of a pack, in float32, and `probe` where it has one."""
+    """`autoencoder`, `single`, `expert-DOMAIN`, `gate` and (where it has one) `probe` folders of a pack, float32."""
     engine = Engine(open_pack(pack), EngineConfig(dtype="fp32", torch_device="cpu"))
     manifest = engine.pack.manifest
 
@@ -41,13 +50,9 @@ def unpack(pack: Path, out: Path) -> None:
     _write(out / "single", engine.denoiser(manifest.generalist.id), manifest.generalist.training)
     for expert in manifest.experts:
         _write(out / f"expert-{expert.domain}", engine.denoiser(expert.id), expert.training)
-    if manifest.probe is not None:  # it depends on encoder and clips alone
-        folder = out / "probe"
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {n: t.detach().contiguous() for n, t in engine.probe.state_dict().items()}
-        save_file(state, folder / "probe.safetensors")
-        seen = manifest.probe.training or TrainingRecord(samples=0, minutes=0.0)
-        (folder / "summary.json").write_text(seen.model_dump_json(indent=1, exclude_defaults=True))
+    _write_whole(out / "gate", "gate.safetensors", engine.gate, manifest.gate.training)
+    if manifest.probe is not None:
+        _write_whole(out / "probe", "probe.safetensors", engine.probe, manifest.probe.training)
 
 
 def main() -> None:

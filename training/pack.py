@@ -158,7 +158,7 @@ def write_pack(
         "latents": {"channels": 16, "spatial": 8, "temporal": 4},
         "defaults": {
             "width": 128, "height": 128, "frames": 16, "fps": 8, "steps": 16, "guidance": 3.0, "top_k": 2,
-            "shift": 1.5, "subject_guidance": 1.8, "subject_regions": True,
+            "shift": 1.5, "subject_guidance": 1.3, "subject_regions": True,
         },
         "details": DETAILS,
         "autoencoder": component("autoencoder", "video-autoencoder", {}),

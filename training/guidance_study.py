@@ -29,18 +29,18 @@ from training.worlds.palette import COLOURS
 
 METRICS = ("text_alignment_pack", "temporal_flickering", "warping_error_8", "subject_consistency_pack")
 COLOUR = "subject_colour"
-HUE_WITHIN = 12.0  # of 180, on each side: half of the way between neighbouring colours of the palette
+HUES = {name: 180.0 * colorsys.rgb_to_hsv(*rgb)[0] for name, rgb in COLOURS.items() if name != "white"}
 
 
 def colour_share(frames: Frames, name: str) -> float:
-    """Share, 0 to 1, of the pixels of uint8 frames (T, H, W, 3) that have a colour of the palette."""
+    """Share, 0 to 1, of the pixels of uint8 frames (T, H, W, 3) that are nearest to a colour of the palette."""
     stacked = frames.reshape(-1, frames.shape[2], 3)  # (T * H, W, 3)
     hue, saturation, value = np.moveaxis(cv2.cvtColor(stacked, cv2.COLOR_RGB2HSV).astype(np.float32), -1, 0)
     if name == "white":
         return float(((saturation < 45) & (value > 190)).mean())
-    wanted = 180.0 * colorsys.rgb_to_hsv(*COLOURS[name])[0]
-    apart = np.abs(hue - wanted)
-    return float(((np.minimum(apart, 180.0 - apart) < HUE_WITHIN) & (saturation > 90) & (value > 60)).mean())
+    apart = np.stack([np.abs(hue - other) for other in HUES.values()])  # (colours, T * H, W), of 180 degrees
+    nearest = np.minimum(apart, 180.0 - apart).argmin(0)
+    return float(((nearest == list(HUES).index(name)) & (saturation > 90) & (value > 60)).mean())
 
 
 def colour_match(made: Frames, wanted: Frames, name: str) -> float:

@@ -14,7 +14,7 @@ python=${PY:-.venv/bin/python}
 data=${DATA:-data/worlds-v1} work=${WORK:-checkpoints} start=${START:-}
 seed=${SEED:-1} clips=${CLIPS:-1900} composed=${COMPOSED:-2400} solo=${SOLO:-800} streets=${STREETS:-600}
 autoencoder_minutes=${AUTOENCODER_MINUTES:-20} generalist_minutes=${GENERALIST_MINUTES:-50}
-trunk_samples=${TRUNK_SAMPLES:-93600} samples=${EXPERT_SAMPLES:-2592} decoder_minutes=${DECODER_MINUTES:-8}
+trunk_samples=${TRUNK_SAMPLES:-98400} samples=${EXPERT_SAMPLES:-2592} decoder_minutes=${DECODER_MINUTES:-8}
 version=${VERSION:-0.4.0}
 
 "$python" -m training.render --clips "$clips" --seed "$seed" --split train --out "$data/train"

@@ -20,15 +20,18 @@ from tqdm import tqdm
 
 from moe_pipeline.interfaces import Frames
 from moe_pipeline.pipeline import MoEVideoPipeline
+from moe_pipeline.prompting.complete import colours_in
+from moe_pipeline.schema.pack import PackDetails
 from moe_pipeline.schema.request import SceneRequest
 from moe_pipeline.studies.bootstrap import paired_interval
 from training.clips import ClipSet
+from training.pack import DETAILS
 from training.worlds.attributes import SceneAttributes
-from training.worlds.captions import COLOUR_WORDS
 from training.worlds.palette import COLOURS
 
 METRICS = ("text_alignment_pack", "temporal_flickering", "warping_error_8", "subject_consistency_pack")
 COLOUR = "subject_colour"
+PALETTE = PackDetails.model_validate(DETAILS)
 HUES = {name: 180.0 * colorsys.rgb_to_hsv(*rgb)[0] for name, rgb in COLOURS.items() if name != "white"}
 
 
@@ -56,11 +59,7 @@ def cases(clips: ClipSet, most: int) -> list[tuple[int, str, str]]:
         attributes = SceneAttributes.from_dict(fact["attributes"])
         if not attributes.composed or attributes.companion is not None:
             continue
-        named = [
-            c
-            for c in fact["captions"]
-            if any(w in c.lower() for w in COLOUR_WORDS[attributes.subject_colour])
-        ]
+        named = [c for c in fact["captions"] if attributes.subject_colour in colours_in(c, PALETTE)]
         if named:
             found.append((index, max(named, key=len), attributes.subject_colour))
     return found[:: max(1, len(found) // most)][:most]

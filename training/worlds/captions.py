@@ -357,10 +357,13 @@ def _capital(text: str) -> str:
 
 # ---- two subjects ---------------------------------------------------------------------------------------
 def _both(
-    a: SceneAttributes, rng: Generator, coloured: float, moving: float, placed: float
+    a: SceneAttributes, rng: Generator, place: str, coloured: float, moving: float, placed: float
 ) -> tuple[str, str]:
-    """Both subjects with what the shares let them say of colour, motion and side; either may come first."""
-    said = rng.random() < placed
+    """Both subjects with what the shares let them say of colour, motion and side; either may come first.
+
+    Where a `place` is to be said, both sides are.
+    """
+    said = rng.random() < placed or bool(place)
     texts = []
     for one in (a, a.other):
         motion = _maybe(rng, moving, _one(rng, MOTION_WORDS[one.subject_motion]))
@@ -370,28 +373,28 @@ def _both(
 
 
 def _pair_phrase(a: SceneAttributes, rng: Generator, place: str) -> str:
-    one, two = _both(a, rng, 1.0, 0.5, 1.0 if place else 0.25)
+    one, two = _both(a, rng, place, 1.0, 0.5, 0.25)
     return _join(one, "and", two, _link(a, rng), _world(a, rng, True), _when(a, rng, 0.5))
 
 
 def _pair_terse(a: SceneAttributes, rng: Generator, place: str) -> str:
-    one, two = _both(a, rng, 1.0, 0.4, 1.0 if place else 0.2)
+    one, two = _both(a, rng, place, 1.0, 0.4, 0.2)
     return _join(_world(a, rng, False), _when(a, rng, 0.4), one, two, by=", ")
 
 
 def _pair_placed(a: SceneAttributes, rng: Generator, place: str) -> str:
-    one, two = _both(a, rng, 1.0, 0.3, 1.0 if place else 0.7)
+    one, two = _both(a, rng, place, 1.0, 0.3, 0.7)
     return _join(_world(a, rng, True), _when(a, rng, 0.4), "with", one, "and", two)
 
 
 def _pair_sentence(a: SceneAttributes, rng: Generator, place: str) -> str:
-    one, two = _both(a, rng, 1.0, 0.4, 1.0 if place else 0.0)
+    one, two = _both(a, rng, place, 1.0, 0.4, 0.0)
     by = _one(rng, ("next to", "beside", "and", "near"))
     return _capital(f"{_join(one, by, two, _link(a, rng), _world(a, rng, True), _when(a, rng, 0.4))}.")
 
 
 def _pair_plain(a: SceneAttributes, rng: Generator, place: str) -> str:
-    one, two = _both(a, rng, 0.3, 0.6, 1.0 if place else 0.1)
+    one, two = _both(a, rng, place, 0.3, 0.6, 0.1)
     return _join(one, "and", two, _link(a, rng), _world(a, rng, True))
 
 
